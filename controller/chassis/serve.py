@@ -1,0 +1,78 @@
+"""Runs an ASGI application on a socket, until a signal asks it to stop."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the message says why and what to do."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a taken port is known before anything slow starts.
+
+    Raises:
+        ListenError: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as exc:
+        sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise ListenError(
+                f"port {port} on {host} is taken by another process; stop it (`ss -ltnp` names "
+                f"it) or choose another with --port"
+            ) from exc
+        raise ListenError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    sock.set_inheritable(True)  # uvicorn hands it to its own server
+    return sock
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells the application first that a stop was asked for.
+
+    Args:
+        app: the application.
+        grace_seconds: how long open responses may go on after a stop was asked for.
+        before_shutdown: awaited before the listener closes, e.g. to leave the controller's list.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        grace_seconds: int = 30,
+        before_shutdown: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=grace_seconds,
+                # Proxies and pools hold connections open longer than uvicorn's 5 s default.
+                timeout_keep_alive=75,
+            )
+        )
+        self._before_shutdown = before_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leaves the fleet first, then closes the listener and waits for open responses."""
+        if self._before_shutdown is not None:
+            await self._before_shutdown()
+        await super().shutdown(sockets)
+
+
+def serve(server: Server, sock: socket.socket) -> None:
+    """Serves until SIGINT or SIGTERM. Blocks."""
+    server.run(sockets=[sock])

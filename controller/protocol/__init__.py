@@ -1,0 +1,1 @@
+"""The wire: frozen messages, the error tree, server-sent events. It imports no web framework."""

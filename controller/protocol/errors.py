@@ -1,0 +1,202 @@
+"""The error tree: what can go wrong, the HTTP status and the code that a client sees.
+
+::
+
+    ParagoneError                      code, status, type; renders OpenAI's error body
+    ├── BadRequestError          400   the request cannot be understood or carried out
+    │   ├── BadImageError        400   bad_image: an image cannot be read, fetched or accepted
+    │   ├── ContextLengthError   400   context_length_exceeded: prompt + answer do not fit
+    │   └── UnsupportedError     400   unsupported: this model or server cannot do that
+    ├── AuthenticationError      401   invalid_api_key
+    ├── PermissionDeniedError    403   permission_denied
+    ├── NotFoundError            404   not_found
+    │   └── ModelNotFoundError   404   model_not_found: nobody ever served this name
+    ├── PayloadTooLargeError     413   payload_too_large
+    ├── QueueFullError           429   queue_full, with Retry-After
+    ├── InternalError            500   internal_error: our fault; the log has the traceback
+    │   └── OutOfMemoryError     500   out_of_memory: needed and free
+    ├── WorkerLostError          502   worker_lost: the worker went away during the answer
+    ├── UnavailableError         503   with Retry-After
+    │   ├── NoLiveWorkerError    503   no_live_worker: the name is known, nobody serves it now
+    │   ├── ModelLoadingError    503   model_loading: a worker is loading it, with progress
+    │   └── DrainingError        503   draining: this process is shutting down
+    └── DeadlineError            504   deadline_exceeded
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from controller.protocol.message import Message
+
+
+class ErrorDetail(Message):
+    """The inside of OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(Message):
+    """OpenAI's error body: ``{"error": {"message", "type", "param", "code"}}``."""
+
+    error: ErrorDetail
+
+
+class ParagoneError(Exception):
+    """An error with a cause that a client can act upon.
+
+    Args:
+        message: what happened, what was expected, and what to do.
+        param: the request field that is to blame, if one is.
+        retry_after_seconds: when a retry may succeed, for 429 and 503.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "server_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+
+    def body(self) -> ErrorBody:
+        """The error as OpenAI's clients expect it."""
+        detail = ErrorDetail(message=self.message, type=self.type, param=self.param, code=self.code)
+        return ErrorBody(error=detail)
+
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that go with the error: ``Retry-After`` in whole seconds, rounded up."""
+        if self.retry_after_seconds is None:
+            return {}
+        return {"retry-after": str(max(1, math.ceil(self.retry_after_seconds)))}
+
+
+class BadRequestError(ParagoneError):
+    """The request cannot be understood or carried out."""
+
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+
+class BadImageError(BadRequestError):
+    """An image cannot be read, fetched or accepted."""
+
+    code = "bad_image"
+
+
+class ContextLengthError(BadRequestError):
+    """Prompt and answer do not fit into the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedError(BadRequestError):
+    """This model or server cannot do what was asked."""
+
+    code = "unsupported"
+
+
+class AuthenticationError(ParagoneError):
+    """No key, or a wrong one."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "authentication_error"
+
+
+class PermissionDeniedError(ParagoneError):
+    """The key is known and may not do this."""
+
+    status = 403
+    code = "permission_denied"
+    type = "permission_error"
+
+
+class NotFoundError(ParagoneError):
+    """There is nothing at this address."""
+
+    status = 404
+    code = "not_found"
+    type = "invalid_request_error"
+
+
+class ModelNotFoundError(NotFoundError):
+    """Nobody serves, or ever served, a model of this name."""
+
+    code = "model_not_found"
+
+
+class PayloadTooLargeError(ParagoneError):
+    """The body is larger than the limit."""
+
+    status = 413
+    code = "payload_too_large"
+    type = "invalid_request_error"
+
+
+class QueueFullError(ParagoneError):
+    """The bounded queue is full; the request was not accepted."""
+
+    status = 429
+    code = "queue_full"
+    type = "rate_limit_error"
+
+
+class InternalError(ParagoneError):
+    """Our fault. The message names the kind of failure, the log holds the traceback."""
+
+
+class OutOfMemoryError(InternalError):
+    """The device has too little memory for this request."""
+
+    code = "out_of_memory"
+
+
+class WorkerLostError(ParagoneError):
+    """The worker went away before its answer was complete; what had arrived stays valid."""
+
+    status = 502
+    code = "worker_lost"
+
+
+class UnavailableError(ParagoneError):
+    """Nothing is wrong with the request; try again."""
+
+    status = 503
+    code = "unavailable"
+    type = "service_unavailable_error"
+
+
+class NoLiveWorkerError(UnavailableError):
+    """The model is known and no worker serves it at the moment."""
+
+    code = "no_live_worker"
+
+
+class ModelLoadingError(UnavailableError):
+    """A worker is loading the model."""
+
+    code = "model_loading"
+
+
+class DrainingError(UnavailableError):
+    """This process is shutting down and takes no new requests."""
+
+    code = "draining"
+
+
+class DeadlineError(ParagoneError):
+    """The request's deadline passed before its answer was complete."""
+
+    status = 504
+    code = "deadline_exceeded"
+    type = "timeout_error"

@@ -1,0 +1,154 @@
+"""What workers tell a controller: registration, heartbeats, drain; and what they are.
+
+A worker holds a lease. It registers (idempotent), renews by heartbeat, ends by drain. Every
+message carries the worker's whole status, so that a restarted controller knows all after one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from controller.protocol.message import Message
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life."""
+
+    LOADING = "loading"  # listens and beats; its checkpoint is not ready yet
+    READY = "ready"  # takes requests
+    DRAINING = "draining"  # finishes what it has, takes nothing new
+    FAILED = "failed"  # loading failed, or the device is lost; `detail` says why
+
+
+class Quantisation(StrEnum):
+    """How the language model's weights are held."""
+
+    NONE = "none"
+    INT8 = "8bit"
+    NF4 = "4bit"
+
+
+class ModelCard(Message):
+    """What a model name stands for: the facts behind ``/v1/models`` metadata."""
+
+    name: str = Field(min_length=1)
+    base: str | None = None  # base language model, where the checkpoint needs one
+    adapter: str | None = None  # unmerged LoRA, where there is one
+    quantisation: Quantisation = Quantisation.NONE
+    dtype: str | None = None
+    architecture: str | None = None
+    format: str | None = None  # what was found on disk, e.g. "llava", "llava-lora"
+    context_length: int | None = None  # tokens, prompt and answer together
+    max_images: int | None = None  # a request; None: as many as fit
+    image_tokens: int | None = None  # of a square image
+    parameters: int | None = None
+    weight_bytes: int | None = None
+    revision: str | None = None
+
+
+class LoadProgress(Message):
+    """How far loading is."""
+
+    phase: str  # a short English phrase: "reading config", "language model", "vision tower"
+    fraction: float = Field(default=0.0, ge=0, le=1)
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+
+
+class WorkerLoad(Message):
+    """How busy a worker is."""
+
+    running: int = Field(default=0, ge=0)
+    waiting: int = Field(default=0, ge=0)
+    capacity: int = Field(default=1, ge=1)  # requests that it runs at once
+    tokens_per_second: float | None = None  # of recent answers, all streams together
+    memory_bytes: int | None = None  # resident set of the process
+    device_memory_bytes: int | None = None
+
+
+class WorkerStatus(Message):
+    """A worker's whole state, as of now."""
+
+    state: WorkerState
+    models: list[ModelCard]
+    load: WorkerLoad = WorkerLoad()
+    progress: LoadProgress | None = None  # while loading
+    detail: str | None = None  # why it failed
+
+
+class RegisterRequest(Message):
+    """``POST /fleet/register`` and, with the same content, ``POST /fleet/heartbeat``.
+
+    ``worker_id`` is new for each process, so that a restarted worker at the same address is told
+    from the one it replaces. ``address`` is where the controller reaches it, without a trailing
+    slash. The lease that the controller grants is a multiple of ``heartbeat_seconds``.
+    """
+
+    worker_id: str = Field(min_length=1)
+    address: str = Field(pattern=r"^https?://[^/\s]+[^\s]*$")
+    heartbeat_seconds: float = Field(gt=0, le=300)
+    version: str
+    status: WorkerStatus
+
+
+class LeaseReply(Message):
+    """The answer to a registration or a heartbeat.
+
+    ``known`` is false for a heartbeat of a worker that the controller had not (or no longer) on
+    its list; the same call has put it there, so that nothing more has to be done.
+    """
+
+    known: bool
+    lease_seconds: float
+
+
+class DrainRequest(Message):
+    """``POST /fleet/drain``: route nothing more to this worker; forget it when it goes."""
+
+    worker_id: str
+
+
+class WorkerView(Message):
+    """A worker as ``GET /fleet/workers`` shows it."""
+
+    worker_id: str
+    address: str
+    version: str
+    status: WorkerStatus
+    heartbeat_age_seconds: float
+    lease_seconds: float
+    in_flight: int  # requests that this controller has with it now
+    suspect: bool  # failed lately; avoided while others can serve
+
+
+class FleetView(Message):
+    """``GET /fleet/workers``."""
+
+    workers: list[WorkerView]
+
+
+class ModelMetadata(Message):
+    """Our extension of a ``/v1/models`` entry: the model's card and who serves it."""
+
+    state: WorkerState
+    worker_count: int
+    card: ModelCard
+
+
+class ModelEntry(Message):
+    """One entry of ``GET /v1/models``."""
+
+    id: str
+    object: str = "model"
+    created: int  # Unix seconds: when a worker of it first registered
+    owned_by: str = "paragone"
+    metadata: ModelMetadata
+
+
+class ModelList(Message):
+    """``GET /v1/models``: the models that can answer now."""
+
+    object: str = "list"
+    data: list[ModelEntry]

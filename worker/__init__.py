@@ -1,0 +1,1 @@
+"""The data plane: one base model, one engine, many streams."""
