@@ -35,7 +35,7 @@ def encode_error(body: ErrorBody) -> bytes:
 
 
 class Decoder:
-    """Turns pieces of a byte stream into events; an unfinished event waits, comments are dropped."""
+    """Turns pieces of a byte stream into events. Comments are dropped."""
 
     def __init__(self) -> None:
         self._tail = b""
