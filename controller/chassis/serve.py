@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from collections.abc import Awaitable, Callable
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -74,5 +76,13 @@ class Server(uvicorn.Server):
 
 
 def serve(server: Server, sock: socket.socket) -> None:
-    """Serves until SIGINT or SIGTERM. Blocks."""
+    """Serves until SIGINT or SIGTERM, and returns when open responses have ended. Blocks."""
+    # uvicorn raises the signal once more after a clean stop; the default would make the process
+    # look killed, where a supervisor wants to see that it drained.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _already_stopped)
     server.run(sockets=[sock])
+
+
+def _already_stopped(_signal: int, _frame: FrameType | None) -> None:
+    """The signal has been acted upon."""

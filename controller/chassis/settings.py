@@ -161,6 +161,10 @@ def _explain(exc: ValidationError, origin: Mapping[str, str]) -> str:
         key = ".".join(str(part) for part in error["loc"]) or "settings"
         source = origin.get(str(error["loc"][0])) if error["loc"] else None
         place = f"{key} (from {source})" if source else key
+        reason = error["msg"].removeprefix("Value error, ")
+        if not error["loc"]:  # a rule about several settings; its message names them
+            lines.append(reason)
+            continue
         value = "" if error["type"] == "missing" else f", not {error['input']!r}"
-        lines.append(f"{place}: {error['msg']}{value}")
+        lines.append(f"{place}: {reason}{value}")
     return "; ".join(lines)

@@ -11,10 +11,12 @@
     ├── PermissionDeniedError    403   permission_denied
     ├── NotFoundError            404   not_found
     │   └── ModelNotFoundError   404   model_not_found: nobody ever served this name
+    ├── ConflictError            409   conflict: somebody else holds what was asked for
     ├── PayloadTooLargeError     413   payload_too_large
     ├── QueueFullError           429   queue_full, with Retry-After
     ├── InternalError            500   internal_error: our fault; the log has the traceback
-    │   └── OutOfMemoryError     500   out_of_memory: needed and free
+    │   ├── OutOfMemoryError     500   out_of_memory: needed and free
+    │   └── DeviceLostError      500   device_lost: nothing runs on the device until a restart
     ├── WorkerLostError          502   worker_lost: the worker went away during the answer
     ├── UnavailableError         503   with Retry-After
     │   ├── NoLiveWorkerError    503   no_live_worker: the name is known, nobody serves it now
@@ -135,6 +137,14 @@ class ModelNotFoundError(NotFoundError):
     code = "model_not_found"
 
 
+class ConflictError(ParagoneError):
+    """Somebody else holds what was asked for."""
+
+    status = 409
+    code = "conflict"
+    type = "invalid_request_error"
+
+
 class PayloadTooLargeError(ParagoneError):
     """The body is larger than the limit."""
 
@@ -159,6 +169,12 @@ class OutOfMemoryError(InternalError):
     """The device has too little memory for this request."""
 
     code = "out_of_memory"
+
+
+class DeviceLostError(InternalError):
+    """The device's context is dead: no request can run until the process has been restarted."""
+
+    code = "device_lost"
 
 
 class WorkerLostError(ParagoneError):
