@@ -86,7 +86,8 @@ class RegisterRequest(Message):
     slash. The lease that the controller grants is a multiple of ``heartbeat_seconds``.
     """
 
-    worker_id: str = Field(min_length=1)
+    # It travels in the header x-worker-id and in logs, so it holds nothing that breaks them.
+    worker_id: str = Field(pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")
     address: str = Field(pattern=r"^https?://[^/\s]+[^\s]*$")
     heartbeat_seconds: float = Field(gt=0, le=300)
     version: str
@@ -108,6 +109,12 @@ class DrainRequest(Message):
     """``POST /fleet/drain``: route nothing more to this worker; forget it when it goes."""
 
     worker_id: str
+
+
+class DrainReply(Message):
+    """The answer to a drain: ``known`` is whether the worker was on the list."""
+
+    known: bool
 
 
 class WorkerView(Message):

@@ -1,0 +1,158 @@
+"""The composition root: everything that a controller is made of is built and joined here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from controller.chassis.http import (
+    RequestIdMiddleware,
+    install_errors,
+    install_health,
+    package_version,
+)
+from controller.dispatch import POLICIES
+from controller.inflight import InFlight
+from controller.metrics import Metrics
+from controller.registry import Registry
+from controller.relay import Relay
+from controller.routes.fleet import fleet_router
+from controller.routes.public import CHAT_COMPLETIONS, describe_relayed_routes, public_router
+from controller.routes.relayed import RelayedRoute
+from controller.settings import ControllerSettings
+from controller.upstream import Upstream
+
+_log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 0.5  # how often workers whose lease is over are forgotten
+
+
+class Controller:
+    """The controller as an ASGI application, with the drain that precedes its shutdown."""
+
+    def __init__(self, app: ASGIApp, in_flight: InFlight, *, grace_seconds: float) -> None:
+        self._app = app
+        self._in_flight = in_flight
+        self._grace_seconds = grace_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection scope."""
+        await self._app(scope, receive, send)
+
+    async def drain(self) -> None:
+        """Says so in ``/ready``, takes no new requests, and waits for those that are open."""
+        await self._in_flight.drain(self._grace_seconds)
+
+
+class _Api(FastAPI):
+    """FastAPI, whose OpenAPI document also has the routes that bypass it."""
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        describe_relayed_routes(schema)
+        return schema
+
+
+class _Front:
+    """Sends the hot path straight to its route, and all else to the framework."""
+
+    def __init__(self, hot: dict[str, ASGIApp], api: ASGIApp) -> None:
+        self._hot = hot
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._api
+        if scope["type"] == "http" and scope["method"] == "POST":
+            app = self._hot.get(scope["path"], app)
+        await app(scope, receive, send)
+
+
+def create_app(
+    settings: ControllerSettings,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
+    rng: random.Random | None = None,
+) -> Controller:
+    """Builds a controller.
+
+    Args:
+        settings: what it was told.
+        clock: monotonic seconds.
+        wall_clock: Unix seconds.
+        rng: where policies take chance from; None seeds one from the system.
+    """
+    registry = Registry(clock=clock, wall_clock=wall_clock)
+    in_flight = InFlight(clock=clock)
+    metrics = Metrics(registry, in_flight, clock=clock)
+    upstream = Upstream(connect_seconds=settings.connect_seconds)
+    relay = Relay(
+        registry,
+        POLICIES[settings.dispatch_method],
+        upstream,
+        metrics,
+        attempts=settings.relay_attempts,
+        clock=clock,
+        rng=rng or random.Random(),  # noqa: S311  # spreads load, guards nothing
+    )
+    chat = RelayedRoute(
+        CHAT_COMPLETIONS,
+        relay,
+        in_flight,
+        metrics,
+        max_body_bytes=settings.max_body_bytes,
+        clock=clock,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with upstream:
+            sweeper = asyncio.create_task(_sweep(registry, metrics, clock))
+            try:
+                yield
+            finally:
+                sweeper.cancel()
+
+    api = _Api(title="Paragone controller", version=package_version(), lifespan=lifespan)
+    install_errors(api)
+    install_health(api, not_ready_reason=lambda: _not_ready_reason(registry, in_flight))
+    api.include_router(public_router(registry))
+    api.include_router(fleet_router(registry))
+
+    @api.get("/metrics", tags=["health"])
+    async def show_metrics() -> Response:
+        """Counters and gauges for Prometheus."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    front = RequestIdMiddleware(_Front({CHAT_COMPLETIONS: chat}, api))
+    return Controller(front, in_flight, grace_seconds=settings.grace_seconds)
+
+
+def _not_ready_reason(registry: Registry, in_flight: InFlight) -> str | None:
+    if in_flight.is_draining:
+        return "shutting down"
+    return None if registry.has_live_worker() else "no worker is ready"
+
+
+async def _sweep(registry: Registry, metrics: Metrics, clock: Callable[[], float]) -> None:
+    """Forgets workers whose lease is over, and measures how late this loop's timers fire."""
+    while True:
+        due = clock() + SWEEP_SECONDS
+        await asyncio.sleep(SWEEP_SECONDS)
+        metrics.loop_lag.observe(max(0.0, clock() - due))
+        for record in registry.expire():
+            _log.warning(
+                "worker %s at %s is gone: no heartbeat for %.1f s",
+                record.worker_id,
+                record.address,
+                record.lease.seconds,
+            )

@@ -1,0 +1,127 @@
+"""What the controller counts, for Prometheus.
+
+Names and meanings are vLLM's with ``paragone_controller_`` in place of ``vllm:`` (a colon is
+reserved for recording rules): ``num_requests_running``, ``time_to_first_token_seconds``,
+``e2e_request_latency_seconds``, ``request_success_total``. Our own: ``requests_total`` by status,
+``request_aborted_total`` by reason, ``relay_attempts_failed_total``, ``worker_up``,
+``worker_heartbeat_age_seconds``, ``oldest_request_age_seconds``, ``event_loop_lag_seconds``.
+Seconds throughout; times are those that a client of this controller sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from controller.inflight import InFlight
+from controller.registry import Registry
+
+_PREFIX = "paragone_controller"
+_FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LATENCY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """The counters of one controller, in a registry of their own.
+
+    Args:
+        registry: the workers, read when metrics are asked for.
+        in_flight: the open requests, likewise.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, registry: Registry, in_flight: InFlight, *, clock: Callable[[], float]
+    ) -> None:
+        self._collectors = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests answered", ["model_name", "status"])
+        self.successes = self._counter(
+            "request_success", "Answers relayed to their end", ["model_name"]
+        )
+        self.aborted = self._counter(
+            "request_aborted", "Answers that did not reach their end", ["model_name", "reason"]
+        )
+        self.failed_attempts = self._counter(
+            "relay_attempts_failed", "Workers that could not serve a request", ["reason"]
+        )
+        self.first_token = self._histogram(
+            "time_to_first_token_seconds",
+            "From arrival to the first bytes of the answer",
+            ["model_name"],
+            _FIRST_TOKEN_BUCKETS,
+        )
+        self.latency = self._histogram(
+            "e2e_request_latency_seconds",
+            "From arrival to the end of the answer",
+            ["model_name"],
+            _LATENCY_BUCKETS,
+        )
+        self.loop_lag = self._histogram(
+            "event_loop_lag_seconds", "How late a timer of this process fires", [], _LAG_BUCKETS
+        )
+        self._collectors.register(_Snapshot(registry, in_flight, clock))
+
+    def render(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._collectors)
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(f"{_PREFIX}_{name}", text, labels, registry=self._collectors)
+
+    def _histogram(
+        self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]
+    ) -> Histogram:
+        return Histogram(
+            f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=self._collectors
+        )
+
+
+class _Snapshot(Collector):
+    """Gauges that are read off the state when asked for, so that nobody has to keep them true."""
+
+    def __init__(self, registry: Registry, in_flight: InFlight, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._in_flight = in_flight
+        self._clock = clock
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are this module's own and cannot clash."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The state of this moment."""
+        now = self._clock()
+        running = GaugeMetricFamily(
+            f"{_PREFIX}_num_requests_running", "Requests with a worker", labels=["model_name"]
+        )
+        oldest = GaugeMetricFamily(
+            f"{_PREFIX}_oldest_request_age_seconds",
+            "Age of the oldest request in flight",
+            labels=["model_name"],
+        )
+        arrivals: dict[str, list[float]] = {}
+        for request in self._in_flight:
+            arrivals.setdefault(request.model, []).append(request.arrival)
+        for model, times in arrivals.items():
+            running.add_metric([model], len(times))
+            oldest.add_metric([model], now - min(times))
+        up = GaugeMetricFamily(
+            f"{_PREFIX}_worker_up",
+            "Whether a worker is in the rotation",
+            labels=["worker_id", "address"],
+        )
+        age = GaugeMetricFamily(
+            f"{_PREFIX}_worker_heartbeat_age_seconds",
+            "Time since a worker was heard of",
+            labels=["worker_id", "address"],
+        )
+        for record in self._registry.workers():
+            labels = [record.worker_id, record.address]
+            up.add_metric(labels, float(record.is_live(now) and record.suspicion is None))
+            age.add_metric(labels, now - record.lease.renewed_at)
+        return running, oldest, up, age

@@ -1,0 +1,343 @@
+"""Which workers live: leases, drains, suspicions, and the models that follow from them.
+
+Pure: it does no I/O and reads only the clocks that it was given, so every rule can be tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from controller.protocol.errors import (
+    ConflictError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    NoLiveWorkerError,
+)
+from controller.protocol.fleet import (
+    FleetView,
+    LeaseReply,
+    ModelEntry,
+    ModelList,
+    ModelMetadata,
+    RegisterRequest,
+    WorkerState,
+    WorkerStatus,
+    WorkerView,
+)
+
+LEASE_BEATS = 3  # heartbeats that may be missed before a worker counts as gone
+RETRY_AFTER_SECONDS = 2.0  # a supervisor restarts a worker, or another one joins, in about this
+MAX_REMEMBERED_MODELS = 4096  # names kept to tell "gone" from "never heard of"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The time a worker is believed in; seconds on the registry's monotonic clock."""
+
+    renewed_at: float
+    seconds: float
+
+    def is_over(self, now: float) -> bool:
+        """Whether the worker has missed too many beats."""
+        return now - self.renewed_at >= self.seconds
+
+
+@dataclass(slots=True, eq=False)
+class WorkerRecord:
+    """One worker process: what it last said of itself, and what this controller has with it."""
+
+    worker_id: str
+    address: str
+    version: str
+    status: WorkerStatus
+    lease: Lease
+    is_drained: bool = False  # asked to leave; its later heartbeats do not bring it back
+    suspicion: str | None = None  # why it is avoided until it is heard of again
+    in_flight: int = 0  # requests of this controller
+    in_flight_tokens: int = 0  # their estimated cost, see `routing.RoutingHints.tokens`
+    foreign: int = 0  # requests that others had with it at its last beat
+
+    @property
+    def state(self) -> WorkerState:
+        """The worker's own word, unless it was asked to leave."""
+        return WorkerState.DRAINING if self.is_drained else self.status.state
+
+    @property
+    def queue_length(self) -> int:
+        """Requests it has now: ours, counted here and now, and others', as of its last beat.
+
+        Counting our own is what keeps a stale report from drawing a whole interval's arrivals.
+        """
+        return self.in_flight + self.foreign
+
+    @property
+    def capacity(self) -> int:
+        """Requests that it runs at once."""
+        return self.status.load.capacity
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Its measured speed, all streams together; None before its first answer."""
+        return self.status.load.tokens_per_second
+
+    def is_live(self, now: float) -> bool:
+        """Whether it serves: ready, not asked to leave, and heard of lately."""
+        return self.state is WorkerState.READY and not self.lease.is_over(now)
+
+    def beat(self, message: RegisterRequest, now: float) -> None:
+        """Takes over what the worker says of itself; being heard of ends any suspicion."""
+        self.version = message.version
+        self.status = message.status
+        self.lease = Lease(now, LEASE_BEATS * message.heartbeat_seconds)
+        self.suspicion = None
+        load = message.status.load
+        self.foreign = max(0, load.running + load.waiting - self.in_flight)
+
+    @contextmanager
+    def carrying(self, tokens: int) -> Iterator[None]:
+        """Counts a request as in flight for as long as the block runs."""
+        self.in_flight += 1
+        self.in_flight_tokens += tokens
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self.in_flight_tokens -= tokens
+
+
+class Registry:
+    """The workers of one controller, by id, by address and by model.
+
+    Args:
+        clock: monotonic seconds.
+        wall_clock: Unix seconds, for the ``created`` field of model entries.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._workers: dict[str, WorkerRecord] = {}
+        self._by_address: dict[str, WorkerRecord] = {}
+        self._by_model: dict[str, dict[str, WorkerRecord]] = {}
+        self._first_seen: dict[str, int] = {}  # model name -> Unix seconds
+        self._replaced_by: dict[str, str] = {}  # worker id -> id that took over its address
+
+    def register(self, message: RegisterRequest) -> LeaseReply:
+        """Puts a worker on the list, or renews it.
+
+        A new worker at a known address replaces the old one at once: so a restarted process looks.
+        """
+        self._replaced_by.pop(message.worker_id, None)
+        return self._take(message)
+
+    def heartbeat(self, message: RegisterRequest) -> LeaseReply:
+        """Renews a lease; an unknown worker is registered by the same call.
+
+        Raises:
+            ConflictError: another worker has registered at this address since.
+        """
+        successor = self._workers.get(self._replaced_by.get(message.worker_id, ""))
+        if successor is not None and not successor.lease.is_over(self._clock()):
+            raise ConflictError(
+                f"{message.address} now belongs to worker {successor.worker_id}, which registered "
+                f"there later; stop one of the two, or give each its own --worker-address"
+            )
+        self._replaced_by.pop(message.worker_id, None)
+        return self._take(message)
+
+    def drain(self, worker_id: str) -> bool:
+        """Routes nothing more to a worker; whether it was on the list."""
+        record = self._workers.get(worker_id)
+        if record is not None:
+            record.is_drained = True
+        return record is not None
+
+    def suspect(self, record: WorkerRecord, reason: str) -> None:
+        """Takes a worker out of the rotation until it is heard of again."""
+        record.suspicion = reason
+
+    def expire(self) -> list[WorkerRecord]:
+        """Forgets the workers whose lease is over, and returns them."""
+        now = self._clock()
+        gone = [record for record in self._workers.values() if record.lease.is_over(now)]
+        for record in gone:
+            self._remove(record)
+        return gone
+
+    def rotation(self, model: str) -> list[WorkerRecord]:
+        """The workers that may be given a request for ``model``; never empty.
+
+        Suspects are among them only when there is nobody else: one lost connection does not
+        prove that a worker is gone, and asking it again costs little.
+
+        Raises:
+            ModelNotFoundError: nobody serves, or lately served, this name.
+            ModelLoadingError: its workers are still loading.
+            NoLiveWorkerError: its workers are gone, failed or leaving.
+        """
+        now = self._clock()
+        serving = self._by_model.get(model, {}).values()
+        live = [record for record in serving if record.is_live(now)]
+        if not live:
+            raise self.absence(model)
+        return [record for record in live if record.suspicion is None] or live
+
+    def absence(self, name: str) -> ModelNotFoundError | ModelLoadingError | NoLiveWorkerError:
+        """Why nobody can answer for a model, and what to do."""
+        now = self._clock()
+        serving = [r for r in self._by_model.get(name, {}).values() if not r.lease.is_over(now)]
+        loading = [r for r in serving if r.state is WorkerState.LOADING]
+        if loading:
+            progress = max(
+                (r.status.progress for r in loading if r.status.progress is not None),
+                key=lambda p: p.fraction,
+                default=None,
+            )
+            how_far = f": {progress.phase}, {progress.fraction:.0%} done" if progress else ""
+            return ModelLoadingError(
+                f"The model {name!r} is still loading{how_far}; try again shortly",
+                param="model",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        if name not in self._first_seen:
+            others = ", ".join(entry.id for entry in self.models().data) or "none at the moment"
+            return ModelNotFoundError(
+                f"The model {name!r} does not exist here; models that answer now: {others}",
+                param="model",
+            )
+        failed = next((r for r in serving if r.state is WorkerState.FAILED), None)
+        if failed is not None:
+            why = f"its worker at {failed.address} failed: {failed.status.detail or 'see its log'}"
+        elif any(r.suspicion is not None for r in serving):
+            why = "its worker cannot be reached"
+        elif any(r.state is WorkerState.DRAINING for r in serving):
+            why = "its worker is shutting down"
+        else:
+            why = "its worker is gone"
+        return NoLiveWorkerError(
+            f"The model {name!r} has no live worker: {why}; try again once it is back",
+            param="model",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of one model that can answer now.
+
+        Raises:
+            NotFoundError, UnavailableError: as `rotation` does.
+        """
+        entry = self._entry(name, self._clock())
+        if entry is None:
+            raise self.absence(name)
+        return entry
+
+    def models(self) -> ModelList:
+        """The models that can answer now, by name."""
+        now = self._clock()
+        entries = (self._entry(name, now) for name in sorted(self._by_model))
+        return ModelList(data=[entry for entry in entries if entry is not None])
+
+    def has_live_worker(self) -> bool:
+        """Whether any model can answer now."""
+        now = self._clock()
+        return any(r.is_live(now) and r.suspicion is None for r in self._workers.values())
+
+    def workers(self) -> list[WorkerRecord]:
+        """All records, in order of registration, those whose lease is over included."""
+        return list(self._workers.values())
+
+    def view(self) -> FleetView:
+        """The fleet as its operators see it."""
+        now = self._clock()
+        return FleetView(
+            workers=[
+                WorkerView(
+                    worker_id=record.worker_id,
+                    address=record.address,
+                    version=record.version,
+                    status=record.status.model_copy(update={"state": record.state}),
+                    heartbeat_age_seconds=now - record.lease.renewed_at,
+                    lease_seconds=record.lease.seconds,
+                    in_flight=record.in_flight,
+                    suspect=record.suspicion is not None,
+                )
+                for record in self._workers.values()
+                if not record.lease.is_over(now)
+            ]
+        )
+
+    def _take(self, message: RegisterRequest) -> LeaseReply:
+        now = self._clock()
+        address = message.address.rstrip("/")
+        record = self._workers.get(message.worker_id)
+        known = record is not None and not record.lease.is_over(now)
+        if record is not None and record.address != address:
+            self._remove(record)
+            record = None
+        if record is None:
+            before = self._by_address.get(address)
+            if before is not None:
+                self._remove(before)
+                self._replaced_by[before.worker_id] = message.worker_id
+            record = WorkerRecord(
+                worker_id=message.worker_id,
+                address=address,
+                version=message.version,
+                status=message.status,
+                lease=Lease(now, 0.0),
+            )
+            self._workers[record.worker_id] = record
+            self._by_address[record.address] = record
+        else:
+            self._unlist_models(record)
+        record.beat(message, now)
+        self._list_models(record)
+        return LeaseReply(known=known, lease_seconds=record.lease.seconds)
+
+    def _remove(self, record: WorkerRecord) -> None:
+        del self._workers[record.worker_id]
+        del self._by_address[record.address]
+        self._unlist_models(record)
+        # Whoever it replaced may have its address back.
+        self._replaced_by = {
+            old: new for old, new in self._replaced_by.items() if new != record.worker_id
+        }
+
+    def _list_models(self, record: WorkerRecord) -> None:
+        for card in record.status.models:
+            self._by_model.setdefault(card.name, {})[record.worker_id] = record
+            if card.name not in self._first_seen:
+                if len(self._first_seen) >= MAX_REMEMBERED_MODELS:
+                    self._forget_a_model()
+                self._first_seen[card.name] = int(self._wall_clock())
+
+    def _unlist_models(self, record: WorkerRecord) -> None:
+        for card in record.status.models:
+            serving = self._by_model.get(card.name)
+            if serving is not None:  # a worker may name a model twice
+                serving.pop(record.worker_id, None)
+                if not serving:
+                    del self._by_model[card.name]
+
+    def _forget_a_model(self) -> None:
+        """Makes room by the name known longest that nobody serves."""
+        gone = next((name for name in self._first_seen if name not in self._by_model), None)
+        if gone is not None:
+            del self._first_seen[gone]
+
+    def _entry(self, name: str, now: float) -> ModelEntry | None:
+        live = [
+            record
+            for record in self._by_model.get(name, {}).values()
+            if record.is_live(now) and record.suspicion is None
+        ]
+        if not live:
+            return None
+        card = next(card for card in live[0].status.models if card.name == name)
+        return ModelEntry(
+            id=name,
+            created=self._first_seen.get(name, int(self._wall_clock())),
+            metadata=ModelMetadata(state=WorkerState.READY, worker_count=len(live), card=card),
+        )

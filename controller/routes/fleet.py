@@ -1,0 +1,64 @@
+"""The fleet API: workers register, beat and leave; operators see them."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter
+
+from controller.protocol.errors import ErrorBody
+from controller.protocol.fleet import (
+    DrainReply,
+    DrainRequest,
+    FleetView,
+    LeaseReply,
+    RegisterRequest,
+)
+from controller.registry import Registry
+
+_log = logging.getLogger(__name__)
+
+
+def fleet_router(registry: Registry) -> APIRouter:
+    """The routes for workers and operators."""
+    router = APIRouter(prefix="/fleet", tags=["fleet"])
+
+    @router.post("/register")
+    async def register(message: RegisterRequest) -> LeaseReply:
+        """Puts a worker on the list; again and again does no harm."""
+        reply = registry.register(message)
+        _log_newcomer(message, reply)
+        return reply
+
+    @router.post("/heartbeat", responses={409: {"model": ErrorBody}})
+    async def heartbeat(message: RegisterRequest) -> LeaseReply:
+        """Renews a worker's lease; a worker that was not on the list is so now."""
+        reply = registry.heartbeat(message)
+        _log_newcomer(message, reply)
+        return reply
+
+    @router.post("/drain")
+    async def drain(message: DrainRequest) -> DrainReply:
+        """Routes nothing more to a worker; it leaves the list when its heartbeats end."""
+        known = registry.drain(message.worker_id)
+        if known:
+            _log.info("worker %s is draining", message.worker_id)
+        return DrainReply(known=known)
+
+    @router.get("/workers")
+    async def workers() -> FleetView:
+        """All workers with their whole state."""
+        return registry.view()
+
+    return router
+
+
+def _log_newcomer(message: RegisterRequest, reply: LeaseReply) -> None:
+    if not reply.known:
+        _log.info(
+            "worker %s joined at %s: %s (%s)",
+            message.worker_id,
+            message.address,
+            ", ".join(card.name for card in message.status.models) or "no models yet",
+            message.status.state.value,
+        )

@@ -1,0 +1,61 @@
+"""What a controller can be told."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from controller.chassis.settings import ProcessSettings
+from controller.dispatch import DispatchMethod
+
+ENV_PREFIX = "PARAGONE_CONTROLLER_"
+
+
+class ControllerSettings(ProcessSettings):
+    """The controller: keeps the list of workers and gives each request to one of them."""
+
+    port: int = Field(
+        default=21001, ge=0, le=65535, description="port to listen on; 0 picks a free one"
+    )
+    dispatch_method: DispatchMethod = Field(
+        default=DispatchMethod.LEAST_WORK, description="how a worker is chosen for a request"
+    )
+    max_body_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024, description="largest request body, images included"
+    )
+    relay_attempts: int = Field(
+        default=3, ge=1, le=10, description="workers tried for one request before its first byte"
+    )
+    connect_seconds: float = Field(
+        default=2.0, gt=0, description="how long a worker may take to accept a connection"
+    )
+    grace_seconds: int = Field(
+        default=30, ge=0, description="how long open answers may go on after a stop was asked for"
+    )
+    allow_anonymous_network_access: bool = Field(
+        default=False,
+        description="listen beyond this machine although anybody there can then send requests "
+        "and register workers",
+    )
+
+    @model_validator(mode="after")
+    def _stays_on_this_machine(self) -> Self:
+        if not self.allow_anonymous_network_access and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} is reachable from other machines, where anybody could send "
+                f"requests and register workers; say --allow-anonymous-network-access if this "
+                f"network is trusted, or listen on 127.0.0.1"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reachable from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: who it is known to is not ours to say
+        return False
