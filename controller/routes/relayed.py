@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from controller.hangup import HangUp
+from controller.chassis.hangup import HangUp
 from controller.inflight import InFlight
 from controller.metrics import Metrics
 from controller.protocol.errors import (
