@@ -1,0 +1,108 @@
+"""The `paragone` command. It starts the other packages as ``python -m`` and never imports them.
+
+Exit statuses: 0 done (also when a fleet was asked to stop), 1 it failed, 2 the command line or the
+fleet file is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, NoReturn
+
+_DEFAULT_CONTROLLER: Final = "http://127.0.0.1:21001"
+
+# Our processes: the package that runs, the extra that it needs, and a package by which to tell.
+_PROCESSES: Final = {
+    "controller": ("controller", None, "fastapi"),
+    "worker": ("worker", "worker", "torch"),
+    "web": ("webui", "webui", "gradio"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Before argparse, so that every flag that follows, --help included, is the process's own.
+    if words and words[0] in _PROCESSES:
+        _become(words[0], words[1:])
+    arguments = _build_parser().parse_args(words)
+    # On use, so that --help, --version and wrong flags answer at once.
+    from controller.fleet import actions  # noqa: PLC0415
+
+    try:
+        return actions.perform(arguments)
+    except KeyboardInterrupt:
+        return 130  # as shells report it
+    except BrokenPipeError:
+        # The reader (`| head`) has enough. Python's own flush at exit must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="paragone",
+        description="Serve vision-language checkpoints side by side.",
+        epilog="Exit status: 0 done, 1 failed, 2 the command line or the fleet file is wrong.",
+    )
+    parser.add_argument("--version", action="version", version=f"paragone {version('paragone')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    about_up = "start a fleet's processes, restart those that crash, stop all on Ctrl-C"
+    up = commands.add_parser("up", help=about_up, description=about_up)
+    _add_file(up)
+    up.set_defaults(action="up")
+
+    about_status = "show a controller's workers, their state and their load"
+    status = commands.add_parser("status", help=about_status, description=about_status)
+    status.add_argument(
+        "--controller",
+        metavar="URL",
+        default=_DEFAULT_CONTROLLER,
+        help="the controller's address (default: %(default)s)",
+    )
+    status.add_argument("--json", action="store_true", help="print what the controller answered")
+    status.add_argument("--watch", action="store_true", help="look again every second")
+    status.set_defaults(action="status")
+
+    fleet = commands.add_parser("fleet", help="look at fleet files").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    fleet.add_parser("schema", help="print the fleet file's JSON Schema").set_defaults(
+        action="schema"
+    )
+    plain = fleet.add_parser("commands", help="print the plain command of each process")
+    _add_file(plain)
+    plain.set_defaults(action="commands")
+
+    for name, (package, _extra, _needs) in _PROCESSES.items():
+        # Listed for --help alone: `main` has dealt with them.
+        commands.add_parser(name, add_help=False, help=f"python -m {package}, with its flags")
+    return parser
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the fleet file")
+
+
+def _become(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Replaces this process by ``python -m``, so that signals reach the right one."""
+    package, extra, needs = _PROCESSES[name]
+    if find_spec(needs) is None:
+        wanted = f"paragone[{extra}]" if extra else "paragone"
+        sys.exit(
+            f"`paragone {name}` needs {needs}, which {sys.executable} does not have: "
+            f"pip install '{wanted}'"
+        )
+    # -P: a folder `worker` in the current directory is not ours.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", package, *arguments])  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The plain command of each process: what the supervisor starts, and what people type."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from controller.fleet.spec import (
+    CONTROLLER_NAME,
+    WEB_NAME,
+    ControllerSpec,
+    FleetSpec,
+    WebSpec,
+    WorkerSpec,
+)
+from controller.protocol.fleet import Quantisation
+
+
+class ProcessKind(StrEnum):
+    """What a process is; the value is the package that ``python -m`` runs."""
+
+    CONTROLLER = "controller"
+    WORKER = "worker"
+    WEBUI = "webui"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """A process as it is to be started.
+
+    Args:
+        name: what its log lines are prefixed with.
+        kind: which of the packages it runs.
+        args: what follows ``python -m <kind>``.
+        env: variables beyond the inherited ones; the fleet file's own.
+        default_env: variables that hold where neither the fleet file nor the environment says
+            otherwise.
+        host: address that it listens on.
+        port: port that it listens on.
+        url: where it is reached from this machine.
+    """
+
+    name: str
+    kind: ProcessKind
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    default_env: Mapping[str, str]
+    host: str
+    port: int
+    url: str
+
+    def argv(self) -> list[str]:
+        """The command, run by the interpreter that runs this."""
+        return [sys.executable, "-m", self.kind.value, *self.args]
+
+    def environ(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The whole environment: fleet file over inherited over our defaults."""
+        return {**self.default_env, **inherited, **self.env}
+
+    def shell_command(self) -> str:
+        """The command as one types it; folders below the current one are written relative."""
+        assignments = [f"{key}={shlex.quote(value)}" for key, value in self.env.items()]
+        words = ["python", "-m", self.kind.value, *(_shorten(arg) for arg in self.args)]
+        return " ".join([*assignments, *(shlex.quote(word) for word in words)])
+
+
+def plan_fleet(spec: FleetSpec, *, cores: int) -> list[ProcessPlan]:
+    """The processes of a fleet, in the order in which they are started.
+
+    Args:
+        spec: the fleet.
+        cores: CPU cores of this machine, shared out among the workers that name no `threads`.
+    """
+    threads = max(1, cores // len(spec.workers))
+    plans = [_controller_plan(spec, spec.controller)]
+    plans.extend(_worker_plan(spec, worker, threads) for worker in spec.workers)
+    if spec.web is not None:
+        plans.append(_web_plan(spec, spec.web))
+    return plans
+
+
+def _controller_plan(spec: FleetSpec, controller: ControllerSpec) -> ProcessPlan:
+    return ProcessPlan(
+        name=CONTROLLER_NAME,
+        kind=ProcessKind.CONTROLLER,
+        args=("--host", controller.host, "--port", str(controller.port), *controller.args),
+        env={**spec.env, **controller.env},
+        default_env=_default_env(ProcessKind.CONTROLLER),
+        host=controller.host,
+        port=controller.port,
+        url=controller.url,
+    )
+
+
+def _web_plan(spec: FleetSpec, web: WebSpec) -> ProcessPlan:
+    flags = ["--host", web.host, "--port", str(web.port)]
+    flags += ["--controller-url", spec.controller.url]
+    return ProcessPlan(
+        name=WEB_NAME,
+        kind=ProcessKind.WEBUI,
+        args=(*flags, *web.args),
+        env={**spec.env, **web.env},
+        default_env=_default_env(ProcessKind.WEBUI),
+        host=web.host,
+        port=web.port,
+        url=web.url,
+    )
+
+
+def _worker_plan(spec: FleetSpec, worker: WorkerSpec, threads: int) -> ProcessPlan:
+    flags = ["--model-path", worker.model_path]
+    if worker.model_base is not None:
+        flags += ["--model-base", worker.model_base]
+    flags += ["--model-name", worker.name]
+    if worker.quantisation is Quantisation.INT8:
+        flags.append("--load-8bit")
+    elif worker.quantisation is Quantisation.NF4:
+        flags.append("--load-4bit")
+    flags += ["--device", worker.device, "--host", worker.host, "--port", str(worker.port)]
+    flags += ["--controller-address", spec.controller.url, "--worker-address", worker.url]
+    if worker.limits.concurrency is not None:
+        flags += ["--limit-model-concurrency", str(worker.limits.concurrency)]
+    if worker.limits.queue is not None:
+        flags += ["--max-queue", str(worker.limits.queue)]
+    if worker.threads is not None:
+        flags += ["--threads", str(worker.threads)]
+    env = {**spec.env, **worker.env}
+    if worker.gpus is not None:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in worker.gpus)
+    return ProcessPlan(
+        name=worker.name,
+        kind=ProcessKind.WORKER,
+        args=(*flags, *worker.args),
+        env=env,
+        default_env=_default_env(ProcessKind.WORKER) | _thread_env(worker.threads or threads),
+        host=worker.host,
+        port=worker.port,
+        url=worker.url,
+    )
+
+
+def _thread_env(threads: int) -> dict[str, str]:
+    """Without a limit each worker takes every core, and four of them wait for each other."""
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def _default_env(kind: ProcessKind) -> dict[str, str]:
+    env = {
+        "PYTHONUNBUFFERED": "1",  # a line that is printed is a line that is seen
+        # `python -m worker` would take a folder `worker` of the current directory for ours.
+        "PYTHONSAFEPATH": "1",
+        # Read by people, behind our prefix.
+        f"PARAGONE_{kind.name}_LOG_FORMAT": "pretty",
+    }
+    if kind is ProcessKind.WORKER:
+        env |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if kind is ProcessKind.WEBUI:
+        env |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return env
+
+
+def _shorten(argument: str) -> str:
+    path = Path(argument)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        return os.path.relpath(path)
+    return argument

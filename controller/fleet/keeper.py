@@ -1,0 +1,142 @@
+"""Keeps one process of a fleet running until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from controller.fleet.child import Child
+from controller.fleet.commands import ProcessPlan
+from controller.fleet.console import Console
+from controller.fleet.groups import ProcessGroups
+from controller.fleet.restart import GiveUp, ProcessState, RestartRecord, RestartRule
+
+# Log lines that are shown again when a process is given up.
+_TAIL_LINES = 15
+
+# What a shell reports for a command that it cannot run.
+_EXIT_CANNOT_START = 126
+
+
+class Keeper:
+    """Starts a process, starts it again when it exits, and stops it.
+
+    Args:
+        plan: the process.
+        rule: when it is started again.
+        console: where its lines go.
+        groups: is told of its process groups.
+        inherited: the environment that processes inherit.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        plan: ProcessPlan,
+        *,
+        rule: RestartRule,
+        console: Console,
+        groups: ProcessGroups,
+        inherited: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self.state = ProcessState.STARTING
+        self.pid: int | None = None
+        self.reason = ""  # why it was given up
+        self._record = RestartRecord(rule)
+        self._console = console
+        self._groups = groups
+        self._environ = plan.environ(inherited)
+        self._clock = clock
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def became_ready(self) -> None:
+        """Somebody has seen that it serves."""
+        self.state = ProcessState.READY
+        self._record.became_ready(self._clock())
+
+    async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event, grace_seconds: float) -> None:
+        """Runs until ``stop`` is set, or until the process has to be given up.
+
+        Args:
+            stop: ends it, with a SIGTERM first.
+            hurry: once set, nothing is waited for.
+            grace_seconds: between SIGTERM and SIGKILL.
+        """
+        while not stop.is_set():
+            status = await self._run_once(stop=stop, hurry=hurry, grace_seconds=grace_seconds)
+            if stop.is_set():
+                break
+            decision = self._record.exited(status, self._clock())
+            if isinstance(decision, GiveUp):
+                self._give_up(status, decision)
+                return
+            self.state = ProcessState.WAITING
+            self._console.alarm(
+                self.plan.name,
+                f"{describe_exit(status)}; starting again in {decision.delay_seconds:g} s",
+            )
+            await _wait_at_most(stop, decision.delay_seconds)
+        self.state = ProcessState.STOPPED
+
+    async def _run_once(
+        self, *, stop: asyncio.Event, hurry: asyncio.Event, grace_seconds: float
+    ) -> int:
+        self._tail.clear()
+        self.state = ProcessState.STARTING
+        try:
+            child = await Child.start(
+                self.plan.argv(), env=self._environ, on_line=self._show, groups=self._groups
+            )
+        except OSError as exc:
+            self._show(f"cannot be started: {exc.strerror}")
+            return _EXIT_CANNOT_START
+        self.pid = child.pid
+        ended = asyncio.create_task(child.wait())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not ended.done():
+            status = await child.stop(grace_seconds=grace_seconds, hurry=hurry)
+            if status == -signal.SIGKILL and not hurry.is_set():
+                self._console.alarm(
+                    self.plan.name, f"was killed: it had not stopped after {grace_seconds:g} s"
+                )
+        self.pid = None
+        return await ended
+
+    def _show(self, line: str) -> None:
+        self._tail.append(line)
+        self._console.line(self.plan.name, line)
+
+    def _give_up(self, status: int, decision: GiveUp) -> None:
+        self.state = ProcessState.GIVEN_UP
+        self.reason = decision.reason
+        name = self.plan.name
+        self._console.alarm(name, f"{describe_exit(status)}; it stays down: {decision.reason}")
+        self._console.alarm(name, f"its command: {self.plan.shell_command()}")
+        self._console.alarm(name, f"its last {len(self._tail)} lines:")
+        for line in self._tail:
+            self._console.alarm(name, f"  {line}")
+
+
+def describe_exit(status: int) -> str:
+    """``exited with status 1``, or ``was killed by SIGKILL``."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"was killed by signal {-status}"
+
+
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,34 @@
+"""Cuts a stream of bytes into lines of text."""
+
+from __future__ import annotations
+
+# A line longer than this is shown in pieces, so that no process can fill our memory.
+MAX_LINE_BYTES = 16_384
+
+
+class LineSplitter:
+    """Cuts what a process writes into lines, whatever the pieces in which it arrives.
+
+    A progress bar that redraws itself with carriage returns counts as one line: its last state.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that ``data`` completes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        while len(self._rest) > MAX_LINE_BYTES:
+            lines.append(self._rest[:MAX_LINE_BYTES])
+            self._rest = self._rest[MAX_LINE_BYTES:]
+        return [_decode(line) for line in lines]
+
+    def flush(self) -> list[str]:
+        """The last line, if it has no end."""
+        rest, self._rest = self._rest, b""
+        return [_decode(rest)] if rest else []
+
+
+def _decode(line: bytes) -> str:
+    shown = line.rstrip(b"\r").rsplit(b"\r", 1)[-1]
+    return shown.decode("utf-8", "replace")

@@ -1,0 +1,62 @@
+"""Asks a fleet's processes how they are, over the wire that everybody else uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+from pydantic import ValidationError
+
+from controller.fleet.commands import ProcessKind, ProcessPlan
+from controller.protocol.fleet import FleetView, WorkerView
+
+# The controller and the page are ready once they answer: models come and go without them.
+_READY_PATHS: Final[Mapping[ProcessKind, str]] = {
+    ProcessKind.CONTROLLER: "/health",
+    ProcessKind.WORKER: "/ready",
+    ProcessKind.WEBUI: "/health",
+}
+
+
+class ProbeError(Exception):
+    """A controller gave no usable answer; the message says why and what to do."""
+
+
+def local_client() -> httpx.AsyncClient:
+    """A client that never goes through a proxy: fleets are reached directly."""
+    return httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(2.0))
+
+
+async def is_ready(client: httpx.AsyncClient, plan: ProcessPlan) -> bool:
+    """Whether a process serves now."""
+    try:
+        response = await client.get(plan.url + _READY_PATHS[plan.kind])
+    except httpx.HTTPError:
+        return False
+    return response.is_success
+
+
+async def fetch_workers(client: httpx.AsyncClient, controller_url: str) -> list[WorkerView]:
+    """The workers on a controller's list.
+
+    Raises:
+        ProbeError: it does not answer, or not as a controller does.
+    """
+    url = controller_url.rstrip("/") + "/fleet/workers"
+    try:
+        response = await client.get(url)
+        response.raise_for_status()
+    except httpx.HTTPStatusError as exc:
+        raise ProbeError(
+            f"{url} answered {exc.response.status_code}: is that a controller of Paragone?"
+        ) from exc
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise ProbeError(
+            f"no controller answers at {controller_url} ({exc}); start a fleet with "
+            f"`paragone up FILE`, or name another controller with --controller URL"
+        ) from exc
+    try:
+        return FleetView.model_validate_json(response.content).workers
+    except ValidationError as exc:
+        raise ProbeError(f"{url} did not answer as a controller of Paragone does") from exc

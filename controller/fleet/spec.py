@@ -1,0 +1,350 @@
+"""The fleet file: which processes a fleet has, and how each is started.
+
+Reading one never looks at the machine: ports, folders and packages are the preflight's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from controller.protocol.fleet import Quantisation
+
+CONTROLLER_NAME = "controller"
+WEB_NAME = "web"
+
+# Addresses that mean "every interface": processes of the same machine dial the loopback instead.
+_EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - told apart, not bound
+
+# What a hub calls a model: owner/name. A folder is written with a leading ".", "/" or "~".
+_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+class FleetFileError(Exception):
+    """The fleet file cannot be used; the message has a line for each thing wrong with it."""
+
+
+def _as_text(value: object) -> object:
+    """YAML reads ``1`` as a number; an environment variable is text."""
+    if isinstance(value, bool):
+        raise ValueError("put it in quotes, as the program expects it: 'true', '1', 'yes'")  # noqa: TRY004 - pydantic collects ValueErrors
+    if isinstance(value, int | float):
+        return str(value)
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+Environment = dict[str, Text]
+
+
+class _Section(BaseModel):
+    """A mapping of the fleet file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Limits(_Section):
+    """What a worker takes on at once."""
+
+    concurrency: int | None = Field(
+        default=None, ge=1, description="requests that run at once (--limit-model-concurrency)"
+    )
+    queue: int | None = Field(
+        default=None, ge=0, description="requests that may wait beyond them (--max-queue)"
+    )
+
+
+class RestartSpec(_Section):
+    """When a process that exited is started again."""
+
+    first_delay_seconds: float = Field(
+        default=0.5, gt=0, description="pause before the first restart"
+    )
+    factor: float = Field(default=2.0, ge=1, description="growth of the pause, restart by restart")
+    longest_delay_seconds: float = Field(default=30.0, gt=0, description="the pause's upper bound")
+    stable_seconds: float = Field(
+        default=10.0, ge=0, description="a run this long after becoming ready resets the pause"
+    )
+    max_failed_starts: int = Field(
+        default=5,
+        ge=1,
+        description="starts in a row that never became ready, after which it stays down",
+    )
+
+
+class _ListeningProcess(_Section):
+    """A process that serves HTTP on a port of this machine."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(ge=1, le=65535, description="port to listen on")
+    env: Environment = Field(
+        default_factory=dict, description="environment variables of this process alone"
+    )
+    args: tuple[Text, ...] = Field(
+        default=(), description="further flags, passed on as they are: [--log-level, debug]"
+    )
+
+    @property
+    def url(self) -> str:
+        """Where processes of this machine reach it, without a trailing slash."""
+        host = _EVERY_INTERFACE.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class ControllerSpec(_ListeningProcess):
+    """The controller: the API's address, and where workers register."""
+
+    port: int = Field(default=21001, ge=1, le=65535, description="port to listen on")
+
+
+class WebSpec(_ListeningProcess):
+    """The web page."""
+
+    port: int = Field(default=7860, ge=1, le=65535, description="port to listen on")
+
+
+class WorkerSpec(_ListeningProcess):
+    """A worker: one checkpoint behind one port."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the model's name in the API and on the page; also the process's",
+    )
+    model_path: str = Field(
+        description="the checkpoint: a folder relative to this file (./..., ../...), an absolute "
+        "one, or a hub name (owner/name)"
+    )
+    model_base: str | None = Field(
+        default=None, description="the base language model of a LoRA or projector-only checkpoint"
+    )
+    quantisation: Quantisation = Field(
+        default=Quantisation.NONE, description="how the language model's weights are held"
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="what it computes on: auto (a GPU where there is one), cpu, cuda, cuda:N, mps",
+    )
+    gpus: tuple[int, ...] | None = Field(
+        default=None, description="the GPUs that it may see, by index (CUDA_VISIBLE_DEVICES)"
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads; by default the cores are shared out among the workers",
+    )
+    limits: Limits = Field(default=Limits(), description="what it takes on at once")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name in {CONTROLLER_NAME, WEB_NAME}:
+            raise ValueError(f"{name!r} is the name of the {name} process itself; choose another")
+        return name
+
+    @field_validator("model_path", "model_base")
+    @classmethod
+    def _folder_is_resolved(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _resolve(value, info)
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus_are_indices(cls, gpus: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if gpus is not None and (min(gpus, default=0) < 0 or len(set(gpus)) != len(gpus)):
+            raise ValueError("expected indices of GPUs, each once: [0, 1]")
+        return gpus
+
+
+class FleetSpec(_Section):
+    """A fleet: one controller, perhaps the web page, and workers."""
+
+    controller: ControllerSpec = Field(
+        default=ControllerSpec(), description="the controller; may be left out for the defaults"
+    )
+    web: WebSpec | None = Field(
+        default=None, description="the web page; left out: no page ({} takes the defaults)"
+    )
+    workers: tuple[WorkerSpec, ...] = Field(min_length=1, description="the workers")
+    env: Environment = Field(
+        default_factory=dict, description="environment variables of every process"
+    )
+    restart: RestartSpec = Field(
+        default=RestartSpec(), description="when a process that exited is started again"
+    )
+    stop_grace_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="how long a process may take to stop before it is killed",
+    )
+
+    @model_validator(mode="after")
+    def _names_and_ports_are_unique(self) -> Self:
+        problems = []
+        by_name: dict[str, int] = {}
+        for index, worker in enumerate(self.workers):
+            first = by_name.setdefault(worker.name, index)
+            if first != index:
+                problems.append(
+                    f"workers[{index}].name: {worker.name!r} is also the name of workers[{first}]"
+                )
+        by_port: dict[int, str] = {}
+        for owner, process in self.listening():
+            first_owner = by_port.setdefault(process.port, owner)
+            if first_owner != owner:
+                problems.append(f"{owner}.port: {process.port} is also the port of {first_owner}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def listening(self) -> Iterator[tuple[str, _ListeningProcess]]:
+        """Each process with its place in the file, in the order in which they are started."""
+        yield "controller", self.controller
+        for index, worker in enumerate(self.workers):
+            yield f"workers[{index}]", worker
+        if self.web is not None:
+            yield "web", self.web
+
+
+def load_fleet_file(path: Path) -> FleetSpec:
+    """Reads a fleet file.
+
+    Relative folders in it are taken from the file's own folder, so that a fleet can be started
+    from anywhere.
+
+    Raises:
+        FleetFileError: the file cannot be read, or is not a fleet file; all causes are named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise FleetFileError(f"{path}: cannot be read: {reason}") from exc
+    return parse_fleet(text, source=str(path), folder=path.parent.resolve())
+
+
+def parse_fleet(text: str, *, source: str, folder: Path) -> FleetSpec:
+    """The fleet that a YAML text describes.
+
+    Args:
+        text: the YAML.
+        source: what messages call it.
+        folder: where relative folders start; absolute.
+
+    Raises:
+        FleetFileError: it is not a fleet file; all causes are named, with their lines.
+    """
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as exc:
+        raise FleetFileError(f"{source}: {exc}") from exc
+    if not isinstance(content, dict):
+        raise FleetFileError(f"{source}: expected a mapping with the key `workers`")
+    try:
+        return FleetSpec.model_validate(content, context={"folder": folder})
+    except ValidationError as exc:
+        causes = [
+            (_line_of(root, error["loc"]), cause)
+            for error in exc.errors()
+            for cause in _explain(error)
+        ]
+        message = "\n".join(f"{source}:{line}: {cause}" for line, cause in sorted(causes))
+        raise FleetFileError(message) from exc
+
+
+def _resolve(value: str, info: ValidationInfo) -> str:
+    if value.startswith("~"):
+        return str(Path(value).expanduser())
+    if value.startswith((".", "/")):
+        context = info.context if isinstance(info.context, dict) else {}
+        folder: Path = context.get("folder", Path.cwd())
+        # Links stay as they are: a link to a checkpoint is a name that people chose.
+        return os.path.normpath(folder / value)
+    if _HUB_NAME.match(value):
+        return value
+    raise ValueError(f"a folder is written ./{value}, a hub name owner/name")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML itself says that keys are unique; PyYAML takes the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _line_of(root: yaml.Node | None, loc: Sequence[int | str]) -> int:
+    """The line, from 1, of the deepest node on the way to ``loc``."""
+    node, line = root, 1
+    for part in loc:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == part), None)
+            if found is None:
+                break
+            node = found[1]
+            line = found[0].start_mark.line + 1
+    return line
+
+
+def _explain(error: ErrorDetails) -> list[str]:
+    key = _dotted(error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        return [f"{key}: unknown key; {hint}"]
+    if error["type"] == "missing":
+        return [f"{key}: is missing"]
+    cause = error.get("ctx", {}).get("error")
+    if cause is not None:  # one of our own validators; its text stands for itself
+        return [f"{key}: {line}" if key else line for line in str(cause).splitlines()]
+    return [f"{key or 'the file'}: {error['msg']}, not {error['input']!r}"]
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def _keys_at(loc: Sequence[int | str]) -> list[str]:
+    """The keys that a mapping at ``loc`` may have."""
+    sections: dict[str, type[_Section]] = {
+        "controller": ControllerSpec,
+        "web": WebSpec,
+        "workers": WorkerSpec,
+        "restart": RestartSpec,
+        "limits": Limits,
+    }
+    names = [part for part in loc if isinstance(part, str)]
+    model = sections[names[-1]] if names else FleetSpec
+    return list(model.model_fields)

@@ -1,0 +1,40 @@
+"""`paragone status`: what a controller says about its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from controller.fleet.probe import fetch_workers, local_client
+from controller.fleet.table import render_workers
+from controller.protocol.fleet import FleetView, WorkerView
+
+_WATCH_SECONDS = 1.0
+_HOME_AND_CLEAR = "\x1b[H\x1b[2J"
+
+
+async def show_status(controller_url: str, *, as_json: bool, watch: bool) -> None:
+    """Prints the workers once, or again and again until it is interrupted.
+
+    Args:
+        controller_url: the controller.
+        as_json: print JSON, one line a look, instead of a table.
+        watch: look again every second.
+
+    Raises:
+        ProbeError: the controller does not answer.
+    """
+    redraw = watch and not as_json and sys.stdout.isatty()
+    async with local_client() as client:
+        while True:
+            workers = await fetch_workers(client, controller_url)
+            text = _as_json(workers) if as_json else render_workers(workers)
+            sys.stdout.write(f"{_HOME_AND_CLEAR if redraw else ''}{text}\n")
+            sys.stdout.flush()
+            if not watch:
+                return
+            await asyncio.sleep(_WATCH_SECONDS)
+
+
+def _as_json(workers: list[WorkerView]) -> str:
+    return FleetView(workers=workers).model_dump_json()

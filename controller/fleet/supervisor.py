@@ -1,0 +1,222 @@
+"""Runs a fleet: starts its processes, shows how they come up, keeps them running, stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import httpx
+
+from controller.fleet.commands import ProcessKind, ProcessPlan
+from controller.fleet.console import Console
+from controller.fleet.groups import ProcessGroups
+from controller.fleet.keeper import Keeper
+from controller.fleet.probe import ProbeError, fetch_workers, is_ready, local_client
+from controller.fleet.restart import ProcessState, RestartRule
+from controller.protocol.fleet import LoadProgress, WorkerState, WorkerStatus
+
+# Often enough for a progress line that seems to move.
+_POLL_SECONDS = 0.25
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Supervisor:
+    """A running fleet.
+
+    Args:
+        plans: its processes; the controller among them.
+        rule: when one that exited is started again.
+        grace_seconds: between SIGTERM and SIGKILL.
+        console: where everything is shown.
+        inherited: the environment that the processes inherit.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[ProcessPlan],
+        *,
+        rule: RestartRule,
+        grace_seconds: float,
+        console: Console,
+        inherited: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plans = plans
+        self._rule = rule
+        self._grace_seconds = grace_seconds
+        self._console = console
+        self._inherited = os.environ if inherited is None else inherited
+        self._clock = clock
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._was_asked_to_stop = False
+        self._keepers: list[Keeper] = []
+        # By address; the controller's word, so that a model shown as ready is one it routes to.
+        self._statuses: dict[str, WorkerStatus] = {}
+        self._is_announced = False
+
+    def request_stop(self) -> None:
+        """Stops the fleet; asked a second time, kills it."""
+        if self._was_asked_to_stop:
+            self._console.note("killing what is left")
+            self._hurry.set()
+            return
+        self._was_asked_to_stop = True
+        self._console.note("stopping (once more to kill)")
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Runs until it is stopped by a signal, or until nothing is left to run.
+
+        Returns:
+            The exit status: 0 if it was asked to stop, 1 if it had to give up.
+        """
+        loop = asyncio.get_running_loop()
+        # nohup, and a shell's background jobs, have some of them ignored: that is kept.
+        heeded = [s for s in _STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        for number in heeded:
+            loop.add_signal_handler(number, self.request_stop)
+        try:
+            with ProcessGroups() as groups:
+                self._keepers = [self._keeper(plan, groups) for plan in self._plans]
+                await self._run_processes()
+        finally:
+            for number in heeded:
+                loop.remove_signal_handler(number)
+        self._console.note("everything has stopped")
+        return 0 if self._was_asked_to_stop else 1
+
+    def _keeper(self, plan: ProcessPlan, groups: ProcessGroups) -> Keeper:
+        return Keeper(
+            plan,
+            rule=self._rule,
+            console=self._console,
+            groups=groups,
+            inherited=self._inherited,
+            clock=self._clock,
+        )
+
+    async def _run_processes(self) -> None:
+        """The controller stops last, so that workers can leave its list and answers reach it."""
+        stop_controller = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            others = []
+            for keeper in self._keepers:
+                is_controller = keeper.plan.kind is ProcessKind.CONTROLLER
+                stop = stop_controller if is_controller else self._stop
+                task = tasks.create_task(
+                    keeper.run(stop=stop, hurry=self._hurry, grace_seconds=self._grace_seconds)
+                )
+                if not is_controller:
+                    others.append(task)
+            watch = tasks.create_task(self._watch())
+            await self._stop.wait()
+            watch.cancel()
+            self._console.status("")
+            await asyncio.gather(*others)
+            stop_controller.set()
+
+    async def _watch(self) -> None:
+        """Follows the processes until the fleet stops."""
+        async with local_client() as client:
+            while True:
+                await self._look(client)
+                if not self._is_announced and all(self._is_settled(k) for k in self._keepers):
+                    self._announce()
+                if self._is_hopeless():
+                    self._stop.set()
+                self._console.status(self._status_line())
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _look(self, client: httpx.AsyncClient) -> None:
+        """One look at the processes, unless all is known to be well."""
+        if self._is_announced and all(self._is_settled(k) for k in self._keepers):
+            return
+        starting = [k for k in self._keepers if k.state is ProcessState.STARTING]
+        pids = [k.pid for k in starting]
+        answers = await asyncio.gather(*(is_ready(client, k.plan) for k in starting))
+        for keeper, pid, ready in zip(starting, pids, answers, strict=True):
+            # The answer may be of a process that has gone since.
+            if ready and keeper.state is ProcessState.STARTING and keeper.pid == pid:
+                keeper.became_ready()
+                if self._is_announced:
+                    self._console.note(f"{keeper.plan.name} is back")
+        with contextlib.suppress(ProbeError):  # the controller is not up yet, or down for a moment
+            workers = await fetch_workers(client, self._controller_url())
+            self._statuses = {view.address: view.status for view in workers}
+
+    def _status_line(self) -> str:
+        waiting = [k for k in self._keepers if not self._is_settled(k)]
+        return "waiting for " + " · ".join(map(self._in_short, waiting)) if waiting else ""
+
+    def _in_short(self, keeper: Keeper) -> str:
+        status = self._statuses.get(keeper.plan.url)
+        if keeper.state is ProcessState.STARTING and status is not None and status.progress:
+            return f"{keeper.plan.name} ({_progress(status.progress)})"
+        return f"{keeper.plan.name} ({keeper.state.value})"
+
+    def _is_settled(self, keeper: Keeper) -> bool:
+        """Whether nothing more is to be expected of its start, in good or in bad."""
+        if keeper.state is ProcessState.GIVEN_UP:
+            return True
+        if keeper.plan.kind is not ProcessKind.WORKER:
+            return keeper.state is ProcessState.READY
+        status = self._statuses.get(keeper.plan.url)
+        if status is not None and status.state is WorkerState.FAILED:
+            return True
+        return (
+            keeper.state is ProcessState.READY
+            and status is not None
+            and status.state is WorkerState.READY
+        )
+
+    def _failure(self, keeper: Keeper) -> str | None:
+        """Why a settled process does not serve."""
+        if keeper.state is ProcessState.GIVEN_UP:
+            return keeper.reason
+        status = self._statuses.get(keeper.plan.url)
+        if status is not None and status.state is WorkerState.FAILED:
+            return status.detail or "loading failed; its lines above say why"
+        return None
+
+    def _is_hopeless(self) -> bool:
+        """Whether no request could be answered any more."""
+        down = [k for k in self._keepers if k.state is ProcessState.GIVEN_UP]
+        if any(k.plan.kind is ProcessKind.CONTROLLER for k in down):
+            self._console.note("there is no controller: the fleet stops")
+            return True
+        if all(k in down for k in self._workers()):
+            self._console.note("there is no worker left: the fleet stops")
+            return True
+        return False
+
+    def _announce(self) -> None:
+        self._is_announced = True
+        ready = [k.plan.name for k in self._workers() if self._failure(k) is None]
+        lines = [f"Paragone is ready: {', '.join(ready)}" if ready else "No model is ready"]
+        for keeper in self._keepers:
+            failure = self._failure(keeper)
+            if failure is not None:
+                lines.append(f"Not {keeper.plan.name}: {failure}")
+            elif keeper.plan.kind is ProcessKind.WEBUI:
+                lines.append(f"Page   {keeper.plan.url}")
+        lines.append(f"API    {self._controller_url()}/v1")
+        lines.append("Ctrl-C stops everything")
+        self._console.status("")
+        self._console.box(lines)
+
+    def _workers(self) -> list[Keeper]:
+        return [k for k in self._keepers if k.plan.kind is ProcessKind.WORKER]
+
+    def _controller_url(self) -> str:
+        return next(p.url for p in self._plans if p.kind is ProcessKind.CONTROLLER)
+
+
+def _progress(progress: LoadProgress) -> str:
+    return f"{progress.phase} {progress.fraction:.0%}"
