@@ -16,6 +16,7 @@ from controller.chassis.hangup import HangUp
 from controller.inflight import InFlight
 from controller.metrics import Metrics
 from controller.protocol.errors import (
+    BadRequestError,
     DrainingError,
     InternalError,
     ParagoneError,
@@ -120,11 +121,17 @@ async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
     Raises:
         PayloadTooLargeError: it is longer, or says that it will be.
+        BadRequestError: it does not say that it is JSON.
         ClientGoneError: the client hung up within it.
     """
+    is_json = False
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit:  # the server has checked it
             raise _too_large(limit)
+        if name == b"content-type":
+            is_json = b"json" in value.lower()
+    if not is_json:  # a page in a browser may post other types to any address without asking
+        raise BadRequestError("The request must have the header Content-Type: application/json")
     pieces: list[bytes] = []
     size = 0
     more = True
