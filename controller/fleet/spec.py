@@ -181,7 +181,11 @@ class FleetSpec(_Section):
     web: WebSpec | None = Field(
         default=None, description="the web page; left out: no page ({} takes the defaults)"
     )
-    workers: tuple[WorkerSpec, ...] = Field(min_length=1, description="the workers")
+    workers: tuple[WorkerSpec, ...] = Field(
+        # Checked below: pydantic's own check also counts entries that are only misspelt as absent.
+        json_schema_extra={"minItems": 1},
+        description="the workers, one at least",
+    )
     env: Environment = Field(
         default_factory=dict, description="environment variables of every process"
     )
@@ -193,6 +197,13 @@ class FleetSpec(_Section):
         ge=0,
         description="how long a process may take to stop before it is killed",
     )
+
+    @field_validator("workers")
+    @classmethod
+    def _somebody_works(cls, workers: tuple[WorkerSpec, ...]) -> tuple[WorkerSpec, ...]:
+        if not workers:
+            raise ValueError("expected one worker at least")
+        return workers
 
     @model_validator(mode="after")
     def _names_and_ports_are_unique(self) -> Self:

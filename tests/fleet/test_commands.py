@@ -1,0 +1,125 @@
+"""From a fleet to the command of each process."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from controller.fleet.commands import ProcessKind, ProcessPlan, plan_fleet
+from controller.fleet.spec import parse_fleet
+from controller.settings import ControllerSettings
+from webui.settings import WebSettings
+from worker.settings import WorkerSettings
+
+FOLDER = Path("/fleets")
+
+FULL = """
+env: {SHARED: all, BOTH: fleet}
+controller: {port: 7001, args: [--log-level, debug]}
+web: {host: 0.0.0.0, port: 7002}
+workers:
+  - {name: plain, model_path: ./m, port: 7003}
+  - name: rich
+    model_path: ./l
+    model_base: ./b
+    quantisation: 4bit
+    device: cuda
+    gpus: [2, 3]
+    port: 7004
+    threads: 3
+    limits: {concurrency: 7, queue: 0}
+    env: {BOTH: worker}
+    args: [--dtype, float16]
+  - {name: eight, model_path: ./m, quantisation: 8bit, port: 7005}
+"""
+
+
+def plans(text: str = FULL, cores: int = 6) -> dict[str, ProcessPlan]:
+    spec = parse_fleet(text, source="f.yaml", folder=FOLDER)
+    return {plan.name: plan for plan in plan_fleet(spec, cores=cores)}
+
+
+def test_the_controller_is_started_first():
+    assert list(plans()) == ["controller", "plain", "rich", "eight", "web"]
+
+
+def test_the_processes_understand_the_commands_that_are_made_for_them():
+    made = plans()
+    worker = WorkerSettings.parse(
+        made["rich"].args, program="worker", env_prefix="UNSET_", environ={}
+    )
+    assert worker.model_path == "/fleets/l"
+    assert worker.model_base == "/fleets/b"
+    assert worker.model_name == "rich"
+    assert (worker.load_4bit, worker.load_8bit) == (True, False)
+    assert (worker.device, worker.port, worker.threads) == ("cuda", 7004, 3)
+    assert (worker.limit_model_concurrency, worker.max_queue) == (7, 0)
+    assert worker.controller_address == ("http://127.0.0.1:7001",)
+    assert worker.worker_address == "http://127.0.0.1:7004"
+    assert worker.dtype == "float16"
+    eight = WorkerSettings.parse(
+        made["eight"].args, program="worker", env_prefix="UNSET_", environ={}
+    )
+    assert (eight.load_4bit, eight.load_8bit) == (False, True)
+    controller = ControllerSettings.parse(
+        made["controller"].args, program="controller", env_prefix="UNSET_", environ={}
+    )
+    assert (controller.port, controller.log_level) == (7001, "debug")
+    web = WebSettings.parse(made["web"].args, program="web", env_prefix="UNSET_", environ={})
+    assert (web.host, web.port) == ("0.0.0.0", 7002)
+    assert web.controller_url == "http://127.0.0.1:7001"
+
+
+def test_what_is_left_out_is_left_to_the_process():
+    assert plans()["plain"].args == (
+        *("--model-path", "/fleets/m", "--model-name", "plain", "--device", "auto"),
+        *("--host", "127.0.0.1", "--port", "7003"),
+        *("--controller-address", "http://127.0.0.1:7001"),
+        *("--worker-address", "http://127.0.0.1:7003"),
+    )
+
+
+def test_cores_are_shared_out_among_the_workers():
+    assert plans(cores=7)["plain"].environ({})["OMP_NUM_THREADS"] == "2"
+    assert plans(cores=1)["plain"].environ({})["OMP_NUM_THREADS"] == "1"
+    assert plans(cores=7)["rich"].environ({})["OMP_NUM_THREADS"] == "3"
+
+
+def test_the_fleet_file_overrides_the_environment_which_overrides_our_defaults():
+    plan = plans()["rich"]
+    inherited = {"BOTH": "shell", "OMP_NUM_THREADS": "9", "HOME": "/h"}
+    env = plan.environ(inherited)
+    assert env["BOTH"] == "worker"
+    assert env["SHARED"] == "all"
+    assert env["OMP_NUM_THREADS"] == "9"
+    assert env["HOME"] == "/h"
+    assert env["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_no_process_reports_to_anybody():
+    made = plans()
+    assert made["web"].environ({})["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert made["plain"].environ({})["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_a_command_runs_with_this_interpreter():
+    assert plans()["web"].argv()[:3] == [sys.executable, "-m", "webui"]
+    assert plans()["web"].kind is ProcessKind.WEBUI
+
+
+def test_a_shell_reads_the_printed_command_as_the_one_that_is_run():
+    awkward = "workers: [{name: a, model_path: './my model', port: 1, env: {A: it's}}]"
+    plan = plans(awkward)["a"]
+    words = shlex.split(plan.shell_command())
+    assert words[:4] == ["A=it's", "python", "-m", "worker"]
+    assert tuple(words[4:]) == plan.args
+
+
+def test_folders_below_the_current_one_are_printed_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = parse_fleet(
+        "workers: [{name: a, model_path: ./m, port: 1}]", source="f", folder=tmp_path / "configs"
+    )
+    command = plan_fleet(spec, cores=1)[1].shell_command()
+    assert "--model-path configs/m " in command
