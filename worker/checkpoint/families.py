@@ -1,0 +1,128 @@
+"""From a plan to the classes that carry it out: the model's class and config, and its prompting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+
+from worker.checkpoint import llava
+from worker.checkpoint.errors import TemplateError
+from worker.checkpoint.llava_prompt import LlavaPrompting
+from worker.checkpoint.plan import Family, LoadPlan
+from worker.checkpoint.projector import model_class
+from worker.checkpoint.prompt import Prompting
+from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.templates import read_template
+from worker.checkpoint.text_prompt import TextPrompting
+from worker.checkpoint.tokens import load_tokenizer
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """What loading needs of a family.
+
+    ``finish`` is called once with the loaded model. ``image_tokens`` is for a square image.
+    """
+
+    model_class: Any
+    config: Any
+    tokenizer: Any
+    prompting: Prompting
+    image_token_id: int | None = None
+    image_tokens: int | None = None
+    finish: Callable[[nn.Module], None] = lambda _model: None
+
+
+def family_of(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
+    """The classes for a plan; reads the tokenizer and no weights.
+
+    Raises:
+        CheckpointError: the tokenizer or the template does not fit.
+    """
+    return _BUILDERS[plan.family](plan, spec)
+
+
+def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
+    assert plan.image is not None  # noqa: S101 - every plan of this family has one
+    settings = dict(plan.config)
+    config = CONFIG_MAPPING[settings.pop("model_type")](**settings)
+    text_config = config.text_config
+    tokenizer = load_tokenizer(
+        plan.tokenizer_folder, text_config, num_embeddings=text_config.vocab_size
+    )
+    template = _template(plan, spec, tokenizer.tokenizer)
+    if template is None:
+        raise TemplateError(f"{plan.folder.path}: no chat template is known for it")
+    prompting = LlavaPrompting(
+        tokenizer, template, image_token_id=config.image_token_index, setup=plan.image
+    )
+    return ModelFamily(
+        model_class=model_class(config.model_type, llava.projector_depth(plan.folder.config)),
+        config=config,
+        tokenizer=tokenizer.tokenizer,
+        prompting=prompting,
+        image_token_id=config.image_token_index,
+        image_tokens=prompting.num_image_tokens(plan.image.tile_size, plan.image.tile_size),
+        finish=_admit_placeholder,
+    )
+
+
+def _admit_placeholder(model: nn.Module) -> None:
+    """Lets the embedding be asked for the image placeholder, which lies after its last row.
+
+    transformers embeds all ids and then overwrites the images' places, so that any row will do.
+    A longer embedding would do too; but it would be a second copy while loading, and a new row in
+    the head that could be sampled.
+    """
+    embedding: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator] # untyped
+    last = embedding.num_embeddings - 1
+
+    def clamp(_module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (args[0].clamp(max=last),)
+
+    embedding.register_forward_pre_hook(clamp)
+
+
+def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
+    folder = plan.tokenizer_folder
+    config = AutoConfig.from_pretrained(
+        folder.path, trust_remote_code=spec.trust_remote_code, **llava.rope_parameters(plan.config)
+    )
+    tokenizer = load_tokenizer(folder, config, num_embeddings=config.get_text_config().vocab_size)
+    template = _template(plan, spec, tokenizer.tokenizer)
+    if template is None and tokenizer.tokenizer.chat_template is None:
+        raise TemplateError(
+            f"{plan.folder.path} has no chat template, and none is known for "
+            f"{plan.architecture}; choose one with --chat-template"
+        )
+    return ModelFamily(
+        model_class=AutoModelForCausalLM._model_mapping[type(config)],  # noqa: SLF001
+        config=config,
+        tokenizer=tokenizer.tokenizer,
+        prompting=TextPrompting(tokenizer, template),
+    )
+
+
+def _template(plan: LoadPlan, spec: LoadSpec, tokenizer: Any) -> str | None:  # noqa: ANN401
+    """The template's source: what was asked for, the checkpoint's own, then the family's."""
+    if spec.chat_template is not None:
+        return read_template(spec.chat_template)
+    # A base's template is the base's: a projector or an adapter may have been trained with another.
+    own = plan.folder.first("chat_template.jinja")
+    if own is not None:
+        return own.read_text(encoding="utf-8")
+    if plan.tokenizer_folder == plan.folder and isinstance(tokenizer.chat_template, str):
+        source: str = tokenizer.chat_template
+        return source
+    return read_template(plan.template) if plan.template else None
+
+
+_BUILDERS: dict[Family, Callable[[LoadPlan, LoadSpec], ModelFamily]] = {
+    Family.LLAVA: _llava,
+    Family.TEXT: _text,
+}

@@ -1,0 +1,359 @@
+"""The table of checkpoint formats: how each is recognised, and what loading it means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from worker.checkpoint import llava
+from worker.checkpoint.errors import (
+    ArchitectureError,
+    BaseModelError,
+    FormatError,
+    IncompleteError,
+    PathError,
+)
+from worker.checkpoint.folder import CheckpointFolder, locate
+from worker.checkpoint.plan import AdapterSource, Family, LoadPlan, Part, WeightSource
+from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.tower import Tower, rename_tower_tensor
+
+_PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
+_NON_LORA_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of checkpoint.
+
+    Attributes:
+        name: what is shown, e.g. in ``/v1/models``.
+        needs: what a folder of this kind has, in words, for the message when nothing matches.
+        recognises: whether a folder is of this kind, by its files and its config.
+        plan: what loading it means.
+    """
+
+    name: str
+    needs: str
+    recognises: Callable[[CheckpointFolder], bool]
+    plan: Callable[[CheckpointFolder, LoadSpec], LoadPlan]
+
+
+def plan_load(spec: LoadSpec) -> LoadPlan:
+    """Recognises a checkpoint and decides how to load it; reads configs and no weights.
+
+    Raises:
+        CheckpointError: any of its kinds; the message names the cause.
+    """
+    return _plan_folder(locate(spec.model_path, revision=spec.revision), spec)
+
+
+def _plan_folder(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    for row in FORMATS:
+        if row.recognises(folder):
+            return row.plan(folder, spec)
+    if not folder.config and not folder.has("adapter_config.json"):
+        raise FormatError(
+            f"{folder.path} is not a checkpoint: it has neither config.json nor "
+            f"adapter_config.json. It holds: {folder.listing()}"
+        )
+    if not folder.weight_files():
+        wanted = "; ".join(f"{row.name}: {row.needs}" for row in FORMATS)
+        raise IncompleteError(
+            f"{folder.path} has a config.json and no weights. It holds: {folder.listing()}. "
+            f"What each kind of checkpoint has: {wanted}"
+        )
+    raise _unknown_architecture(folder)
+
+
+# --- original LLaVA
+
+
+def _original(folder: CheckpointFolder) -> bool:
+    return llava.is_original(folder.config)
+
+
+def _plan_llava(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    if spec.model_base is not None:
+        raise BaseModelError(
+            f"{folder.path} is a whole checkpoint, with a language model of its own; it takes no "
+            "--model-base"
+        )
+    tower = llava.find_own_tower(folder.config, [folder.path])
+    own = WeightSource(Part.LANGUAGE_MODEL, folder.weight_files(), _own_names(folder.config))
+    return _llava_plan("llava", folder, tower, sources=(own,), tokenizer_folder=folder)
+
+
+def _plan_llava_projector(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    base = _open_base(folder, spec, "the projector was trained over")
+    file = folder.first(*_PROJECTOR_FILES)
+    if file is None:
+        raise IncompleteError(f"{folder.path} lacks {' or '.join(_PROJECTOR_FILES)}")
+    return _llava_over_base("llava-projector", folder, base, file)
+
+
+def _plan_llava_lora(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    base = _open_base(folder, spec, "the adapter was trained over")
+    file = folder.first(*_NON_LORA_FILES)
+    if file is None:
+        raise IncompleteError(
+            f"{folder.path} is a LLaVA adapter without its projector: it lacks "
+            f"{' or '.join(_NON_LORA_FILES)}. It holds: {folder.listing()}"
+        )
+    _require_adapter_weights(folder)
+    plan = _llava_over_base("llava-lora", folder, base, file)
+    return replace(plan, adapter=AdapterSource(folder, llava.rename_module))
+
+
+def _llava_over_base(
+    kind: str, folder: CheckpointFolder, base: CheckpointFolder, projector: Path
+) -> LoadPlan:
+    tower = llava.find_own_tower(folder.config, [folder.path, base.path])
+    rename = _own_names(folder.config)
+    _require_same_shape(folder, base)
+    sources = (
+        WeightSource(Part.LANGUAGE_MODEL, _weights(base), rename),
+        WeightSource(Part.PROJECTOR, (projector,), rename),
+    )
+    tokenizer = folder if folder.first("tokenizer.model", "tokenizer.json") else base
+    plan = _llava_plan(kind, folder, tower, sources=sources, tokenizer_folder=tokenizer)
+    return replace(plan, base=base)
+
+
+def _llava_plan(
+    kind: str,
+    folder: CheckpointFolder,
+    tower: Tower,
+    *,
+    sources: tuple[WeightSource, ...],
+    tokenizer_folder: CheckpointFolder,
+) -> LoadPlan:
+    config = folder.config
+    tower_source = WeightSource(Part.VISION_TOWER, tower.folder.weight_files(), rename_tower_tensor)
+    # As in the original code: a copy of the tower in the checkpoint counts only where the tower
+    # was trained too. Otherwise it is a leftover, and the tower's own folder is what was used.
+    if llava.trained_tower(config) or not tower_source.files:
+        sources = (tower_source, *sources)
+    else:
+        sources = (*sources, tower_source)
+    architectures = config.get("architectures") or [str(config.get("model_type"))]
+    return LoadPlan(
+        format=kind,
+        family=Family.LLAVA,
+        folder=folder,
+        architecture=str(architectures[0]),
+        config=llava.llava_config(config, tower),
+        sources=sources,
+        tokenizer_folder=tokenizer_folder,
+        context_length=llava.context_length(config),
+        image=llava.image_setup(config, tower),
+        template=llava.template_name(config),
+    )
+
+
+def _own_names(config: Mapping[str, Any]) -> Callable[[str], str | None]:
+    return llava.renamer(llava.projector_depth(config))
+
+
+# Numbers that decide the shapes of a language model's tensors.
+_SHAPES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+
+
+def _require_same_shape(folder: CheckpointFolder, base: CheckpointFolder) -> None:
+    differing = [
+        f"{key} {base.config[key]} instead of {folder.config[key]}"
+        for key in _SHAPES
+        if key in folder.config and key in base.config and base.config[key] != folder.config[key]
+    ]
+    if differing:
+        raise BaseModelError(
+            f"{base.path} is not the base of {folder.path}: it has {', '.join(differing)}. "
+            "Give the language model that the checkpoint was trained from as --model-base"
+        )
+
+
+# --- adapters over anything else
+
+
+def _is_adapter(folder: CheckpointFolder) -> bool:
+    return folder.has("adapter_config.json")
+
+
+def _plan_adapter(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    base = _open_base(folder, spec, "the adapter was trained over")
+    if _is_adapter(base):
+        raise BaseModelError(f"the base {base.path} is itself an adapter; give a whole model")
+    _require_adapter_weights(folder)
+    plan = _plan_folder(base, spec)
+    rename = llava.rename_module if plan.family is Family.LLAVA else _same
+    return replace(
+        plan, format=f"{plan.format}-lora", folder=folder, base=base,
+        adapter=AdapterSource(folder, rename),
+    )  # fmt: skip
+
+
+def _require_adapter_weights(folder: CheckpointFolder) -> None:
+    if folder.first(*ADAPTER_FILES) is None:
+        raise IncompleteError(
+            f"{folder.path} has an adapter_config.json and no {' or '.join(ADAPTER_FILES)}. "
+            f"It holds: {folder.listing()}"
+        )
+
+
+# --- transformers' own checkpoints
+
+
+def _is_vision_language(folder: CheckpointFolder) -> bool:
+    known = _known_types().vision_language
+    return folder.config.get("model_type") in known and bool(folder.weight_files())
+
+
+def _is_text(folder: CheckpointFolder) -> bool:
+    known = _known_types().text
+    return folder.config.get("model_type") in known and bool(folder.weight_files())
+
+
+def _plan_native(folder: CheckpointFolder, _spec: LoadSpec) -> LoadPlan:
+    return _transformers_plan("vision-language", Family.NATIVE, folder)
+
+
+def _plan_text(folder: CheckpointFolder, _spec: LoadSpec) -> LoadPlan:
+    plan = _transformers_plan("text", Family.TEXT, folder)
+    template = "vicuna_v1" if folder.config.get("model_type") == "llama" else None
+    return replace(plan, template=template)
+
+
+def _transformers_plan(kind: str, family: Family, folder: CheckpointFolder) -> LoadPlan:
+    config = folder.config
+    text_config = config.get("text_config") or config
+    architectures = config.get("architectures") or [str(config["model_type"])]
+    return LoadPlan(
+        format=kind,
+        family=family,
+        folder=folder,
+        architecture=str(architectures[0]),
+        config=config,
+        sources=(WeightSource(Part.LANGUAGE_MODEL, _weights(folder), _same),),
+        tokenizer_folder=folder,
+        context_length=llava.context_length(text_config),
+    )
+
+
+def _same(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownTypes:
+    vision_language: frozenset[str]
+    text: frozenset[str]
+
+
+def _known_types() -> _KnownTypes:
+    # Imported on use: transformers takes a second, and original checkpoints do not need its tables.
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415
+
+    return _KnownTypes(
+        frozenset(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
+        frozenset(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    )
+
+
+def _unknown_architecture(folder: CheckpointFolder) -> ArchitectureError:
+    kind = str(folder.config.get("model_type", "nothing"))
+    known = _known_types()
+    close = difflib.get_close_matches(kind, [*known.vision_language, *known.text], n=1, cutoff=0.4)
+    hint = f"; the closest known is {close[0]}" if close else ""
+    return ArchitectureError(
+        f"{folder.path} is of model_type {kind!r}, which this version of transformers cannot "
+        f"load as a chat model{hint}"
+    )
+
+
+# --- what several formats need
+
+
+def _weights(folder: CheckpointFolder) -> tuple[Path, ...]:
+    files = folder.weight_files()
+    if not files:
+        raise IncompleteError(f"{folder.path} has no weights. It holds: {folder.listing()}")
+    return files
+
+
+def _open_base(folder: CheckpointFolder, spec: LoadSpec, why: str) -> CheckpointFolder:
+    """The base that was asked for, else the one that the adapter's config names."""
+    if spec.model_base is not None:
+        try:
+            return locate(spec.model_base)
+        except PathError as error:
+            raise BaseModelError(f"the base (--model-base) cannot be opened: {error}") from error
+    adapter = folder.json("adapter_config.json") or {}
+    named = adapter.get("base_model_name_or_path")
+    if not named:
+        raise BaseModelError(
+            f"{folder.path} is not a whole model: give the language model that {why} "
+            "as --model-base"
+        )
+    # Adapters usually lie beside their base, or name it as the hub does.
+    for candidate in (folder.path / named, folder.path.resolve().parent / named):
+        if candidate.is_dir():
+            return CheckpointFolder.open(candidate)
+    try:
+        return locate(str(named))
+    except PathError as error:
+        raise BaseModelError(
+            f"{folder.path} is not a whole model, and its adapter_config.json names the base "
+            f"{named!r}, which was found neither beside it nor elsewhere ({error}). "
+            "Give it as --model-base"
+        ) from error
+
+
+# The first row that recognises a folder decides.
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "llava-lora",
+        "adapter_config.json, adapter_model.*, non_lora_trainables.* and a config.json with mm_*",
+        lambda folder: _original(folder) and _is_adapter(folder),
+        _plan_llava_lora,
+    ),
+    Format(
+        "llava-projector",
+        "mm_projector.* and a config.json with mm_*",
+        lambda folder: (
+            _original(folder)
+            and llava.needs_base(folder)
+            and folder.first(*_PROJECTOR_FILES) is not None
+        ),
+        _plan_llava_projector,
+    ),
+    Format(
+        "llava",
+        "whole weights and a config.json with mm_*",
+        lambda folder: _original(folder) and not llava.needs_base(folder),
+        _plan_llava,
+    ),
+    Format("lora", "adapter_config.json and adapter_model.*", _is_adapter, _plan_adapter),
+    Format(
+        "vision-language",
+        "whole weights and a config.json of a vision-language model that transformers knows",
+        _is_vision_language,
+        _plan_native,
+    ),
+    Format(
+        "text",
+        "whole weights and a config.json of a language model that transformers knows",
+        _is_text,
+        _plan_text,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Names, shapes and sizes of the tensors in weight files, without reading the tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.checkpoint.errors import IncompleteError
+
+_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+
+# safetensors' names of dtypes: torch's name, bytes an element
+DTYPES: dict[str, tuple[str, int]] = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """One tensor of a file."""
+
+    name: str  # as the file says
+    shape: tuple[int, ...]
+    dtype: str  # torch's name, e.g. "float16"
+    num_bytes: int
+    file: Path
+
+    @property
+    def num_elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+def read_headers(file: Path) -> list[TensorHeader]:
+    """The tensors of one weight file, safetensors or pickle.
+
+    Raises:
+        IncompleteError: the file is cut short or damaged.
+        UnsafeFileError: the pickle holds more than tensors.
+    """
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    # Pickles need torch; imported on use, so that looking at safetensors stays fast.
+    from worker.checkpoint.pickles import read_pickle_headers  # noqa: PLC0415
+
+    return read_pickle_headers(file)
+
+
+def _read_safetensors(file: Path) -> list[TensorHeader]:
+    """Source of the format: safetensors' README, section "Format"."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        if len(prefix) < 8:
+            raise IncompleteError(f"{file} is cut short: {size} bytes; download or copy it again")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > _MAX_HEADER_BYTES:
+            raise IncompleteError(f"{file} is damaged: its header claims {length} bytes")
+        raw = stream.read(length)
+    try:
+        entries = json.loads(raw)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise IncompleteError(
+            f"{file} is damaged or cut short: its header does not parse"
+        ) from error
+    headers = []
+    end = 0
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        begin, stop = entry["data_offsets"]
+        end = max(end, stop)
+        dtype = DTYPES.get(entry["dtype"], (entry["dtype"].lower(), 0))[0]
+        headers.append(TensorHeader(name, tuple(entry["shape"]), dtype, stop - begin, file))
+    expected = 8 + length + end
+    if size < expected:
+        raise IncompleteError(
+            f"{file} is cut short: {size} of {expected} bytes; download or copy it again"
+        )
+    return headers

@@ -1,0 +1,257 @@
+"""Loading: from a spec to a model that is ready to be asked, reading each tensor once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from controller.protocol.chat import ChatMessage, ImageProcessMode
+from controller.protocol.fleet import LoadProgress, ModelCard
+from worker.checkpoint.errors import CheckpointError, IncompleteError
+from worker.checkpoint.facts import facts_of
+from worker.checkpoint.families import family_of
+from worker.checkpoint.formats import plan_load
+from worker.checkpoint.placement import Placement, place
+from worker.checkpoint.plan import LoadPlan, Part
+from worker.checkpoint.prompt import PreparedPrompt, Prompting
+from worker.checkpoint.quantise import quantisation_config
+from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.tensors import TensorStore
+
+ADAPTER_NAME = "default"
+
+OnProgress = Callable[[LoadProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """What the checkpoint's ``generation_config.json`` says; None where it says nothing."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model in memory and everything that goes with it.
+
+    Attributes:
+        card: what it is, for ``/v1/models``.
+        model: transformers' model, in a PEFT model where there is an unmerged adapter; in eval
+            mode; its forward takes ``input_ids`` and a `PreparedPrompt`'s ``model_inputs``.
+        tokenizer: transformers' tokenizer, for decoding.
+        prompting: how it is asked.
+        context_length: tokens that prompt and answer may have together; None where unlimited.
+        device: where inputs go.
+        dtype: of the weights that are not quantised, and of ``pixel_values``.
+        eos_token_ids: tokens that end an answer.
+        image_token_id: the placeholder in ``input_ids``; may lie after the vocabulary, so that it
+            must never reach anything but the model's forward. None for text alone.
+        generation_defaults: the checkpoint's own sampling settings.
+    """
+
+    card: ModelCard
+    model: nn.Module
+    tokenizer: Any
+    prompting: Prompting
+    context_length: int | None
+    device: torch.device
+    dtype: torch.dtype
+    eos_token_ids: frozenset[int]
+    image_token_id: int | None
+    generation_defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+
+    def prepare(
+        self,
+        messages: Sequence[ChatMessage],
+        images: Sequence[Image.Image] = (),
+        image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT,
+    ) -> PreparedPrompt:
+        """The prompt of a conversation; see `Prompting.prepare`. Its tensors are on the CPU."""
+        return self.prompting.prepare(messages, images, image_process_mode)
+
+    def inputs(self, prompt: PreparedPrompt) -> dict[str, torch.Tensor]:
+        """A prompt's forward arguments on the model's device, floats in its dtype.
+
+        ``input_ids`` has shape ``(1, prompt_tokens)``.
+        """
+        moved = {
+            name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+            for name, tensor in prompt.model_inputs.items()
+        }
+        return {"input_ids": torch.tensor([prompt.input_ids], device=self.device), **moved}
+
+
+def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint:
+    """Loads a checkpoint.
+
+    Args:
+        spec: which, and how.
+        on_progress: called now and then, from this thread or another, one call at a time.
+
+    Raises:
+        CheckpointError: it does not load; the message names the cause and the way out.
+    """
+    on_progress(LoadProgress(phase="reading config"))
+    plan = plan_load(spec)
+    tensors = plan.tensors()
+    facts = facts_of(spec, plan, tensors)
+    placement = place(spec, tensors)
+    # Before any weight is read: what can fail early, fails early.
+    family = family_of(plan, spec)
+    meter = _Meter(on_progress, sum(planned.header.num_bytes for planned in tensors.values()))
+    store = TensorStore(meter.add)
+    try:
+        with _without_progress_bars():
+            model = _build(family.model_class, family.config, store.lazy(tensors), spec, placement)
+    finally:
+        store.close()
+    family.finish(model)
+    if plan.adapter is not None:
+        on_progress(LoadProgress(phase="adapter", fraction=1.0))
+        model = _adapt(model, plan, spec)
+    generation = _generation_config(plan)
+    on_progress(meter.finished("ready"))
+    return LoadedCheckpoint(
+        card=facts.card.model_copy(
+            update={"dtype": placement.dtype_name, "image_tokens": family.image_tokens}
+        ),
+        model=model,
+        tokenizer=family.tokenizer,
+        prompting=family.prompting,
+        context_length=plan.context_length,
+        device=placement.device,
+        dtype=placement.dtype,
+        eos_token_ids=_eos(generation, plan, family.tokenizer),
+        image_token_id=family.image_token_id,
+        generation_defaults=_defaults(generation),
+    )
+
+
+def _build(
+    model_class: Any,  # noqa: ANN401 - transformers is untyped
+    config: Any,  # noqa: ANN401
+    state: Mapping[str, Any],
+    spec: LoadSpec,
+    placement: Placement,
+) -> Any:  # noqa: ANN401
+    """Fills the model from tensors that are still on disk; raises where any is missing."""
+    model, loaded = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=state,
+        dtype=placement.dtype,
+        device_map={"": placement.device},
+        quantization_config=quantisation_config(spec, placement.dtype),
+        attn_implementation=spec.attn_implementation,
+        ignore_mismatched_sizes=True,  # reported below, with all names
+        output_loading_info=True,
+    )
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise IncompleteError(
+            f"{spec.model_path} lacks {len(missing)} tensors of its model: {_some(missing)}"
+        )
+    mismatched = sorted(loaded["mismatched_keys"])
+    if mismatched:
+        name, found, wanted = mismatched[0]
+        raise CheckpointError(
+            f"{spec.model_path} has {len(mismatched)} tensors of another shape than its config "
+            f"says, such as {name}: {tuple(found)} instead of {tuple(wanted)}"
+        )
+    return model
+
+
+def _adapt(model: Any, plan: LoadPlan, spec: LoadSpec) -> Any:  # noqa: ANN401
+    # Imported on use: most checkpoints have no adapter.
+    from worker.checkpoint.adapter import attach_adapter  # noqa: PLC0415
+
+    assert plan.adapter is not None  # noqa: S101 - the caller's condition, for the type checker
+    adapted = attach_adapter(model, plan.adapter, name=ADAPTER_NAME)
+    return adapted.merge_and_unload() if spec.merge_lora else adapted
+
+
+class _Meter:
+    """Counts bytes and reports about a hundred times."""
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._on_progress = on_progress
+        self._total = max(1, total)
+        self._done = 0
+        self._reported = -1
+
+    def add(self, part: Part, num_bytes: int) -> None:
+        """More bytes have been read."""
+        self._done += num_bytes
+        percent = self._done * 100 // self._total
+        if percent > self._reported:
+            self._reported = percent
+            self._on_progress(self._progress(part))
+
+    def finished(self, phase: str) -> LoadProgress:
+        """All is done."""
+        self._done = self._total
+        return self._progress(phase)
+
+    def _progress(self, phase: str) -> LoadProgress:
+        done = min(self._done, self._total)
+        return LoadProgress(
+            phase=phase, fraction=done / self._total, bytes_done=done, bytes_total=self._total
+        )
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Keeps transformers' own bars off the terminal: progress is reported, not drawn."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    def silent(factory: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401, ARG001
+        return logging.EmptyTqdm(*args, **kwargs)
+
+    previous = logging.set_tqdm_hook(silent)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(previous)
+
+
+def _generation_config(plan: LoadPlan) -> Mapping[str, Any]:
+    for folder in (plan.folder, plan.base):
+        found = folder.json("generation_config.json") if folder is not None else None
+        if found is not None:
+            return found
+    return {}
+
+
+def _eos(generation: Mapping[str, Any], plan: LoadPlan, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401
+    """Every token that ends an answer, by whichever file says so."""
+    text_config = plan.config.get("text_config") or plan.config
+    said = (generation.get("eos_token_id"), text_config.get("eos_token_id"), tokenizer.eos_token_id)
+    ids: set[int] = set()
+    for value in said:
+        ids.update([value] if isinstance(value, int) else value or [])
+    return frozenset(ids)
+
+
+def _defaults(generation: Mapping[str, Any]) -> GenerationDefaults:
+    if not generation.get("do_sample", True):
+        return GenerationDefaults(temperature=0.0)
+    return GenerationDefaults(
+        temperature=generation.get("temperature"),
+        top_p=generation.get("top_p"),
+        top_k=generation.get("top_k"),
+        repetition_penalty=generation.get("repetition_penalty"),
+    )
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,118 @@
+"""What loading will do, decided from config files and headers before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from worker.checkpoint.folder import CheckpointFolder
+from worker.checkpoint.headers import TensorHeader, read_headers
+
+
+class Family(StrEnum):
+    """Who builds the prompt and the pixels."""
+
+    LLAVA = "llava"  # original LLaVA, run on transformers' Llava and LlavaNext
+    NATIVE = "native"  # a vision-language checkpoint with its own transformers processor
+    TEXT = "text"  # a language model alone
+
+
+class Part(StrEnum):
+    """A part of a model; also the phase that progress names while it is read."""
+
+    LANGUAGE_MODEL = "language model"
+    VISION_TOWER = "vision tower"
+    PROJECTOR = "projector"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSource:
+    """Files that a part of the model comes from.
+
+    ``rename`` turns a name in the files into the model's parameter name, or None for a tensor that
+    this model has no use for.
+    """
+
+    part: Part
+    files: tuple[Path, ...]
+    rename: Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A tensor on disk and the part of the model that it belongs to."""
+
+    header: TensorHeader
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSource:
+    """An unmerged adapter. ``rename`` maps its module names onto the model's."""
+
+    folder: CheckpointFolder
+    rename: Callable[[str], str]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which is how the adapter is shown."""
+        return self.folder.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSetup:
+    """How original LLaVA brings an image to its encoder.
+
+    Attributes:
+        preprocessor: the tower's ``preprocessor_config.json``.
+        aspect_ratio: the checkpoint's ``image_aspect_ratio``: "square", "pad" or "anyres".
+        tile_size: side of the encoder's square input, pixels.
+        patch_size: side of one patch, pixels.
+        tokens_per_tile: features of one encoder pass.
+        pinpoints: grids of anyres as (height, width) pixels; empty without anyres.
+        wraps_in_start_end: whether ``<im_start>`` and ``<im_end>`` go around an image.
+    """
+
+    preprocessor: Mapping[str, Any]
+    aspect_ratio: str
+    tile_size: int
+    patch_size: int
+    tokens_per_tile: int
+    pinpoints: tuple[tuple[int, int], ...] = ()
+    wraps_in_start_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Everything that `load_checkpoint` needs to know, and no weights.
+
+    ``config`` is the transformers config as a dictionary with its ``model_type``; ``architecture``
+    names the language model or the model class that the checkpoint asks for.
+    """
+
+    format: str
+    family: Family
+    folder: CheckpointFolder
+    architecture: str
+    config: Mapping[str, Any]
+    sources: tuple[WeightSource, ...]
+    tokenizer_folder: CheckpointFolder
+    context_length: int | None
+    base: CheckpointFolder | None = None
+    adapter: AdapterSource | None = None
+    image: ImageSetup | None = None
+    template: str | None = None  # one of ours, by name; None: the tokenizer's or processor's own
+
+    def tensors(self) -> dict[str, PlannedTensor]:
+        """Every tensor of the model by its parameter name; a later source wins over an earlier."""
+        planned: dict[str, PlannedTensor] = {}
+        for source in self.sources:
+            for file in source.files:
+                for header in read_headers(file):
+                    name = source.rename(header.name)
+                    if name is not None:
+                        planned[name] = PlannedTensor(header, source.part)
+        return planned

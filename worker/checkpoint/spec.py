@@ -1,0 +1,61 @@
+"""What an operator asks for: one checkpoint, how it is held, where it runs. Pure; no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from controller.protocol.fleet import Quantisation
+
+_NUMBERED = re.compile(r"checkpoint-\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """One checkpoint to load.
+
+    Attributes:
+        model_path: a folder, or a repository on the Hugging Face hub ("owner/name").
+        model_base: the base language model of a checkpoint that is not whole by itself
+            (a LoRA adapter, a projector alone).
+        model_name: the name to serve it under; without it, `served_name` derives one.
+        quantisation: how the language model's linear layers are held.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "auto", "float32", "bfloat16" or "float16"; the dtype of what is not quantised.
+        chat_template: a template of ours by name, or a Jinja file; None: the checkpoint decides.
+        merge_lora: add the adapter into the base's weights instead of keeping it apart.
+        revision: branch, tag or commit, where the hub is asked.
+        attn_implementation: transformers' attention, e.g. "sdpa"; None lets transformers choose.
+        int8_threshold: outlier threshold of 8-bit loading.
+        double_quantisation: whether 4-bit loading quantises its scales too.
+        trust_remote_code: whether code that came with a checkpoint may run.
+    """
+
+    model_path: str
+    model_base: str | None = None
+    model_name: str | None = None
+    quantisation: Quantisation = Quantisation.NONE
+    device: str = "auto"
+    dtype: str = "auto"
+    chat_template: str | None = None
+    merge_lora: bool = False
+    revision: str | None = None
+    attn_implementation: str | None = None
+    int8_threshold: float = 6.0
+    double_quantisation: bool = True
+    trust_remote_code: bool = False
+
+    @property
+    def served_name(self) -> str:
+        """The given name, or LLaVA's rule: the last path component.
+
+        ``checkpoint-N`` says nothing alone, so its parent's name goes before it.
+        """
+        if self.model_name:
+            return self.model_name
+        parts = [part for part in re.split(r"[\\/]", self.model_path) if part not in {"", "."}]
+        if not parts:
+            return self.model_path
+        if _NUMBERED.fullmatch(parts[-1]) and len(parts) > 1:
+            return f"{parts[-2]}_{parts[-1]}"
+        return parts[-1]
