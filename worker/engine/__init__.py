@@ -1,0 +1,1 @@
+"""Between the server and the model: admission, decoding, and the events of an answer."""

@@ -1,0 +1,49 @@
+"""Token ids to text as they come: no half characters, no lost spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+# What decoders put where bytes are no (or not yet a) character.
+REPLACEMENT = "�"
+
+
+class Detokenizer:
+    """Incremental detokenisation over any tokenizer's ``decode``.
+
+    Tokens cannot be decoded one by one: SentencePiece drops the space before a first word, and a
+    Chinese character or an emoji may be three or four byte tokens. So a window that starts some
+    tokens back is decoded with and without the new tokens, and the difference is the new text;
+    while it ends in a replacement character, it waits. The same approach is used by vLLM and TGI.
+
+    Args:
+        decode: ids to text, special tokens left out, spaces not cleaned up.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._ids: list[int] = []
+        self._start = 0  # of the window
+        self._shown = 0  # tokens whose text has been given out
+        self._shown_text = ""  # decode(ids[start:shown])
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        self._ids.append(token_id)
+        text = self._decode(self._ids[self._start :])
+        if text.endswith(REPLACEMENT) or len(text) <= len(self._shown_text):
+            return ""
+        return self._give_out(text)
+
+    def flush(self) -> str:
+        """What is left, once no more tokens come: an incomplete character shows as U+FFFD."""
+        text = self._decode(self._ids[self._start :])
+        return self._give_out(text) if len(text) > len(self._shown_text) else ""
+
+    def _give_out(self, text: str) -> str:
+        new = text[len(self._shown_text) :]
+        # The next window starts where the last text was given out: one piece of context is
+        # enough for the spaces, and its cost does not grow with the answer.
+        self._start, self._shown = self._shown, len(self._ids)
+        self._shown_text = self._decode(self._ids[self._start :])
+        return new

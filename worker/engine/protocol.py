@@ -1,0 +1,135 @@
+"""What the server asks of an engine, and what it gets back. No torch, no HTTP.
+
+An engine is a black box that turns requests into streams of events. How it runs them, one after
+another or in a batch, is its own affair: nothing outside `worker.engine` depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from controller.protocol.chat import (
+    ChatMessage,
+    FinishReason,
+    ImageProcessMode,
+    Metrics,
+    Usage,
+)
+from controller.protocol.fleet import ModelCard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the tokens of one answer are chosen, and when it ends.
+
+    None for temperature, top_p or top_k means the checkpoint's own default. ``temperature`` 0 is
+    greedy; ``top_k`` 0 or -1 is off. ``max_tokens`` None means as many as fit.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer that is asked for.
+
+    ``images`` are decoded, in the order of the image parts of ``messages``.
+    """
+
+    request_id: str
+    model: str
+    messages: tuple[ChatMessage, ...]
+    images: tuple[Image, ...] = ()
+    image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
+    sampling: SamplingParams = SamplingParams()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request has a place in the queue and its prompt fits. Always the first event."""
+
+    prompt_tokens: int
+    image_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text. Never half a character, never part of a stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete. Always the last event, unless an error took its place."""
+
+    reason: FinishReason
+    usage: Usage
+    metrics: Metrics
+
+
+GenerationEvent = Accepted | TextDelta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """How busy an engine is, and what it has done since it started."""
+
+    running: int
+    waiting: int
+    capacity: int  # requests that it runs at once
+    decode_steps: int  # forward passes after the prefill, all requests together
+    tokens_per_second: float | None  # over recent answers, all streams together
+    device_memory_bytes: int | None = None  # that the model and its caches hold
+
+
+class Engine(Protocol):
+    """Turns requests into answers. All methods belong to the event loop's thread."""
+
+    @property
+    def models(self) -> tuple[ModelCard, ...]:
+        """What it serves, by name."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """A snapshot; cheap."""
+        ...
+
+    def check_room(self) -> None:
+        """Fails early, before images are decoded for a request that would be refused.
+
+        Raises:
+            QueueFullError: a request would not be accepted now.
+        """
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """Accepted, then text, then Finished; an error at any point takes the place of the rest.
+
+        Closing the generator ends the generation within one decode step and gives up the place
+        in the queue.
+
+        Raises:
+            QueueFullError: nothing was accepted; when to come back is in the error.
+            BadRequestError: the prompt cannot be made or does not fit.
+            ParagoneError: whatever else went wrong, before or after acceptance.
+        """
+        ...
+
+    def abort_all(self) -> None:
+        """Ends what runs with `FinishReason.ABORT`, what waits with a DrainingError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Aborts what is left and gives up the engine's threads."""
+        ...
