@@ -1,0 +1,52 @@
+"""``python -m webui``: serves the page."""
+
+from __future__ import annotations
+
+import sys
+
+from controller.chassis.logs import configure_logging
+from controller.chassis.serve import ListenError, Server, listen, serve
+from controller.chassis.settings import SettingsError
+from webui.settings import ENV_PREFIX, WebSettings
+
+# Open pages hold a connection for ever; a stop need not wait for them.
+_GRACE_SECONDS = 2
+
+
+def main() -> int:
+    """Serves until SIGINT or SIGTERM. Returns the exit status: 2 for a wrong setting."""
+    try:
+        settings = WebSettings.parse(program="python -m webui", env_prefix=ENV_PREFIX)
+    except SettingsError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 2
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    try:
+        sock = listen(settings.host, settings.port)
+    except ListenError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 2
+    try:
+        # Imported late: a wrong flag or a taken port should not wait for Gradio.
+        from webui.app import WebApp  # noqa: PLC0415
+        from webui.gallery import GalleryError  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        sys.stderr.write(
+            f"error: the page needs the package {exc.name}: pip install 'paragone[webui]'\n"
+        )
+        return 2
+    try:
+        app = WebApp(settings)
+    except GalleryError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 2
+
+    async def end_answers() -> None:
+        app.runs.stop_everything()
+
+    serve(Server(app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers), sock)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Builds the page's server: the one place where its parts are made and tied together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
+from webui.client import ControllerClient
+from webui.compare import Compare
+from webui.csp import ContentSecurityPolicy
+from webui.gallery import read_gallery
+from webui.page import ASSETS, TITLE, Component, build_page, theme
+from webui.runs import RunRegistry
+from webui.settings import WebSettings
+from webui.store import MemoryStore
+from webui.toolkit import gr
+from webui.uploads import UploadLimits
+from webui.watch import FleetWatch
+
+_HOUR_SECONDS = 3600
+_UPLOADS_KEPT_SECONDS = 24 * _HOUR_SECONDS
+# Gradio's own bounds. Questions are bounded by the run registry, which can say why; these only
+# keep a flood of other calls from piling up.
+_MAX_EVENTS = 1000
+_MAX_QUEUED_EVENTS = 1000
+
+
+class WebApp:
+    """The page's server and the parts that its process has to reach.
+
+    Attributes:
+        asgi: the application to serve.
+        runs: the questions under way, to be ended before the process goes.
+    """
+
+    def __init__(self, settings: WebSettings) -> None:
+        """Builds it; nothing is contacted before the application starts.
+
+        Raises:
+            GalleryError: the folder of examples is malformed.
+        """
+        self._client = ControllerClient(
+            settings.controller_url, silence_seconds=settings.silence_seconds
+        )
+        self._watch = FleetWatch(self._client, interval_seconds=settings.refresh_seconds)
+        self.runs = RunRegistry(self._client, limit=settings.concurrency_count)
+        self.asgi = FastAPI(
+            title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan
+        )
+        self.asgi.add_middleware(ContentSecurityPolicy)
+        self.asgi.add_middleware(RequestIdMiddleware)
+        install_errors(self.asgi)
+        install_health(self.asgi, not_ready_reason=lambda: self._watch.catalogue.problem)
+        if settings.examples.is_dir():
+            images = StaticFiles(directory=settings.examples)
+            self.asgi.mount("/examples", images, name="examples")
+        gr.mount_gradio_app(
+            self.asgi,
+            self._demo(settings),
+            path="/",
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            allowed_paths=[str(settings.examples.resolve())],
+            max_file_size=settings.max_upload_mib * 2**20,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=theme(),
+            css=(ASSETS / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+        )
+
+    def _demo(self, settings: WebSettings) -> Component:
+        gallery = read_gallery(settings.examples)
+        demo = gr.Blocks(
+            title=TITLE,
+            analytics_enabled=False,
+            fill_width=True,
+            fill_height=True,
+            delete_cache=(_HOUR_SECONDS, _UPLOADS_KEPT_SECONDS),
+        )
+        with demo:
+            page = build_page(gallery, refresh_seconds=settings.refresh_seconds)
+            compare = Compare(
+                page,
+                store=MemoryStore(settings.max_conversations),
+                runs=self.runs,
+                watch=self._watch,
+                gallery=gallery,
+                examples_folder=settings.examples.resolve(),
+                limits=UploadLimits(
+                    max_bytes=settings.max_upload_mib * 2**20,
+                    max_pixels=int(settings.max_image_megapixels * 1e6),
+                ),
+            )
+            compare.connect(demo)
+        # 40 by default, generators included; it is read by queue() and has no argument here.
+        demo.max_threads = _MAX_EVENTS
+        demo.queue(max_size=_MAX_QUEUED_EVENTS, api_open=False)
+        return demo
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._watch.run())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._client.aclose()

@@ -1,0 +1,190 @@
+"""The page's only door to the controller: its models, and streamed answers.
+
+Everything that can go wrong on the way leaves here as a `ControllerError` whose message names
+the cause and the way out, so that a column can show it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from pydantic import ValidationError
+
+from controller.protocol.chat import ChatCompletionChunk
+from controller.protocol.errors import ErrorBody
+from controller.protocol.fleet import FleetView
+from controller.protocol.sse import DONE, Decoder
+
+_DONE_DATA = DONE.decode().removeprefix("data: ").strip()
+
+
+class ControllerError(Exception):
+    """The controller could not be asked, or answered with an error.
+
+    Args:
+        message: what happened and what to do.
+        code: the error's code (``worker_lost``, ``queue_full``, ...), or ``unreachable``.
+        retry_after_seconds: when a second try may succeed, if the controller said so.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ControllerClient:
+    """Talks to one controller over HTTP.
+
+    Args:
+        base_url: the controller's address, without a trailing slash.
+        silence_seconds: how long a stream may send nothing at all, not even a ping.
+    """
+
+    def __init__(self, base_url: str, *, silence_seconds: float = 60.0) -> None:
+        self.base_url = base_url
+        self._silence_seconds = silence_seconds
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            # The number of streams is bounded where they are started, not by a hidden pool queue.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            timeout=httpx.Timeout(5.0, read=silence_seconds),
+            # A proxy from the environment must not stand between us and a local controller.
+            trust_env=False,
+            headers={"accept-encoding": "identity"},
+        )
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await self._http.aclose()
+
+    async def fleet(self) -> FleetView:
+        """The workers as the controller sees them now.
+
+        Raises:
+            ControllerError: it cannot be reached, or what answers is no controller.
+        """
+        try:
+            response = await self._http.get("/fleet/workers", timeout=3.0)
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        if response.status_code != httpx.codes.OK:
+            raise _error_of(response)
+        try:
+            return FleetView.model_validate_json(response.content)
+        except ValidationError as exc:
+            raise ControllerError(
+                f"What answers at {self.base_url} is not a Paragone controller of this version "
+                f"(its /fleet/workers has another shape); check --controller-url",
+                code="unreachable",
+            ) from exc
+
+    async def chat(self, body: bytes) -> AsyncGenerator[ChatCompletionChunk]:
+        """Chunks of one streamed answer; closing the iterator hangs up at once.
+
+        Args:
+            body: a `ChatCompletionRequest` with ``stream``, as JSON.
+
+        Raises:
+            ControllerError: refused, broken off, or silent for too long.
+        """
+        async with self._open(body) as response:
+            decoder = Decoder()
+            try:
+                async for piece in response.aiter_bytes():
+                    for event in decoder.feed(piece):
+                        if event.event == "error":
+                            raise _error_of_body(event.data, response)
+                        if event.data == _DONE_DATA:
+                            return
+                        yield _chunk(event.data)
+            except httpx.ReadTimeout as exc:
+                raise self._silent() from exc
+            except httpx.TransportError as exc:
+                raise ControllerError(
+                    f"The connection to the controller at {self.base_url} broke in the middle of "
+                    f"the answer; what had arrived is kept. Ask again.",
+                    code="stream_broken",
+                ) from exc
+        raise ControllerError(
+            "The answer broke off: its stream ended without an end mark, as when a worker or the "
+            "controller is killed. What had arrived is kept. Ask again.",
+            code="stream_broken",
+        )
+
+    @asynccontextmanager
+    async def _open(self, body: bytes) -> AsyncIterator[httpx.Response]:
+        request = self._http.build_request(
+            "POST",
+            "/v1/chat/completions",
+            content=body,
+            headers={"content-type": "application/json"},
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+        except httpx.ReadTimeout as exc:
+            raise self._silent() from exc
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        try:
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                raise _error_of(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    def _silent(self) -> ControllerError:
+        return ControllerError(
+            f"No sign of life for {self._silence_seconds:g} s: the worker hangs. What had arrived "
+            f"is kept. Ask again, or choose another model for this column.",
+            code="silent",
+        )
+
+    def _unreachable(self, exc: httpx.TransportError) -> ControllerError:
+        reason = {
+            httpx.ConnectError: "nothing accepts connections there",
+            httpx.ConnectTimeout: "no connection within 5 s",
+            httpx.ReadTimeout: "it does not answer",
+        }.get(type(exc), str(exc) or type(exc).__name__)
+        return ControllerError(
+            f"The controller at {self.base_url} cannot be reached: {reason}. Start it, or check "
+            f"--controller-url; this page goes on by itself once it is back.",
+            code="unreachable",
+        )
+
+
+def _chunk(data: str) -> ChatCompletionChunk:
+    try:
+        return ChatCompletionChunk.model_validate_json(data)
+    except ValidationError as exc:
+        raise ControllerError(
+            f"The worker sent an event that is no chat completion chunk: {data[:120]}",
+            code="bad_chunk",
+        ) from exc
+
+
+def _error_of(response: httpx.Response) -> ControllerError:
+    return _error_of_body(response.text, response)
+
+
+def _error_of_body(text: str, response: httpx.Response) -> ControllerError:
+    try:
+        detail = ErrorBody.model_validate_json(text).error
+    except ValidationError:
+        return ControllerError(
+            f"HTTP {response.status_code} from {response.url}, without an explanation: "
+            f"{text[:200] or 'an empty body'}",
+            code=f"http_{response.status_code}",
+        )
+    retry_after = response.headers.get("retry-after", "")
+    return ControllerError(
+        detail.message,
+        code=detail.code or detail.type,
+        retry_after_seconds=float(retry_after) if retry_after.isdigit() else None,
+    )

@@ -1,0 +1,427 @@
+"""What the Compare page does: asks, streams, stops, and follows the fleet.
+
+One stage event puts the question into the conversation, then one generator streams all columns:
+several generators on one trigger would run one after another in the browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from webui.catalogue import default_columns
+from webui.chat_view import chat_messages
+from webui.conversation import MAX_COLUMNS, MAX_TURNS, Answer, Conversation, Turn
+from webui.figures import figures_html
+from webui.gallery import Gallery
+from webui.model_view import banner_html, card_html, choices_of, state_html
+from webui.page import Component, Page
+from webui.runs import BusyError, Run, RunRegistry
+from webui.sampler import FIGURE_PACES, TEXT_PACES, Sampler
+from webui.sampling import Sampling
+from webui.store import ConversationStore
+from webui.toolkit import gr
+from webui.uploads import UploadError, UploadLimits, check_images
+from webui.watch import FleetWatch
+
+# From component to its new value or `gr.update`; components that are not named stay as they are.
+Updates = dict[Component, Any]
+Result = Any  # `Updates`, or ``gr.skip()``, which has no type that a checker can see
+Shown = dict[str, str]  # what a tab was told last, by part
+
+
+class RefusedError(Exception):
+    """A question cannot be asked as it is; the message says why and what to do."""
+
+
+class Compare:
+    """The handlers of the page.
+
+    Args:
+        page: the components.
+        store: where conversations are kept.
+        runs: the questions under way.
+        watch: what is known of the fleet.
+        gallery: the examples.
+        examples_folder: where their images lie.
+        limits: of uploads.
+    """
+
+    def __init__(
+        self,
+        page: Page,
+        *,
+        store: ConversationStore,
+        runs: RunRegistry,
+        watch: FleetWatch,
+        gallery: Gallery,
+        examples_folder: Path,
+        limits: UploadLimits,
+    ) -> None:
+        self._page = page
+        self._store = store
+        self._runs = runs
+        self._watch = watch
+        self._gallery = gallery
+        self._examples_folder = examples_folder
+        self._limits = limits
+
+    def connect(self, demo: Component) -> None:
+        """Ties the handlers to the components' events; call it inside ``gr.Blocks``."""
+        page = self._page
+        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        streaming = {
+            "show_progress": "hidden",
+            "api_visibility": "private",
+            "concurrency_limit": None,  # bounded by the run registry, which can say so
+        }
+        texts = [part for column in page.columns for part in (column.chat, column.figures)]
+        stops = [column.stop for column in page.columns]
+        heads = [
+            part for column in page.columns for part in (column.box, column.model, column.state)
+        ]
+        heads += [page.banner, page.num_columns, page.shown]
+        identity = [page.conversation_id, page.address]
+        everything = [
+            *identity, page.composer, page.notice, page.examples,
+            *heads, *texts, *stops,
+        ]  # fmt: skip
+        answering = [page.composer, *texts, *stops]
+        demo.load(self.open_page, None, everything, **quick).then(
+            self.follow, [page.conversation_id], answering, **streaming
+        )
+        page.timer.tick(self.refresh, [page.conversation_id, page.shown], [*heads, *texts], **quick)
+        page.composer.submit(
+            self.ask,
+            [page.conversation_id, page.composer, *page.settings.inputs()],
+            [*identity, page.notice, page.examples, *answering],
+            **quick,
+        ).then(self.answer, [page.conversation_id], answering, **streaming)
+        page.composer.stop(self.stop_all, [page.conversation_id], answering, **quick)
+        page.new_chat.click(self.new_chat, [page.conversation_id], everything, **quick)
+        page.num_columns.input(
+            self.set_num_columns, [page.conversation_id, page.num_columns], heads, **quick
+        )
+        page.picked_example.input(
+            self.pick_example, [page.picked_example], [page.composer, page.notice], **quick
+        )
+        for number, column in enumerate(page.columns):
+            column.model.input(
+                partial(self.set_model, number),
+                [page.conversation_id, column.model],
+                [*heads, *texts],
+                # The choices change under the server's copy of the component; the name is
+                # checked by the controller anyway.
+                preprocess=False,
+                **quick,
+            )
+            column.stop.click(
+                partial(self.stop, number), [page.conversation_id], answering, **quick
+            )
+
+    async def open_page(self, request: gr.Request) -> Updates:
+        """Shows the conversation that the address names, or a new one."""
+        query = request.query_params
+        conversation = await self._store.get(query.get("c", ""))
+        if conversation is None:
+            conversation = Conversation()
+            wanted = [name for name in query.get("models", "").split(",") if name]
+            if wanted:
+                conversation.arrange(wanted)
+                conversation.is_arranged = True
+            await self._store.put(conversation)
+        return self._everything(conversation)
+
+    async def new_chat(self, conversation_id: str) -> Updates:
+        """An empty conversation over the same columns; what still runs is stopped."""
+        run = self._runs.get(conversation_id)
+        if run is not None:
+            run.stop_all()
+        old = await self._store.get(conversation_id)
+        conversation = old.continued() if old is not None else Conversation()
+        await self._store.put(conversation)
+        return self._everything(conversation) | {
+            self._page.composer: self._composer(is_answering=False, clear=True)
+        }
+
+    async def refresh(self, conversation_id: str, shown: Shown) -> Result:
+        """Once a second: what has changed in the fleet since this tab was told."""
+        conversation = await self._store.get(conversation_id)
+        if conversation is None:
+            return gr.skip()
+        return self._heads(conversation, shown or {}) or gr.skip()
+
+    async def set_num_columns(self, conversation_id: str, num_columns: int) -> Result:
+        """Shows so many columns; the others keep their model and answers, out of sight."""
+        conversation = await self._store.get(conversation_id)
+        if conversation is None:
+            return gr.skip()
+        conversation.num_columns = min(MAX_COLUMNS, max(1, int(num_columns)))
+        conversation.is_arranged = True
+        await self._store.put(conversation)
+        return self._heads(conversation, {})
+
+    async def set_model(self, column: int, conversation_id: str, name: str | None) -> Result:
+        """Gives a column another model, from its next answer on."""
+        conversation = await self._store.get(conversation_id)
+        if conversation is None or not name:
+            return gr.skip()
+        conversation.columns[column] = name
+        conversation.is_arranged = True
+        await self._store.put(conversation)
+        updates = self._heads(conversation, {})
+        updates[self._page.columns[column].chat] = gr.update(
+            value=chat_messages(conversation, column),
+            placeholder=card_html(name, self._watch.catalogue),
+        )
+        return updates
+
+    async def pick_example(self, picked: str) -> Result:
+        """Puts an example into the composer; ``picked`` is the number of image and of prompt."""
+        image_number, _, prompt_number = picked.partition(" ")[0].partition(".")
+        try:
+            example = self._gallery.examples[int(image_number)]
+            prompt = example.prompts[int(prompt_number)]
+        except (ValueError, IndexError):
+            return gr.skip()  # not from our page's buttons
+        path = self._examples_folder / example.image
+        return {
+            self._page.composer: {"text": prompt.prompt, "files": [str(path)]},
+            self._page.notice: "",
+        }
+
+    async def ask(
+        self, conversation_id: str, composed: dict[str, Any], *sampling: object
+    ) -> Updates:
+        """Takes the question into the conversation, or says why not and leaves it composed."""
+        page = self._page
+        updates: Updates = {page.notice: ""}
+        conversation = await self._store.get(conversation_id)
+        if conversation is None:
+            # Forgotten to make room for others; the question itself can still be answered.
+            conversation = self._arranged(Conversation())
+            updates |= self._identity(conversation)
+            updates[page.notice] = _notice(
+                "The earlier turns were no longer kept; a new chat began."
+            )
+        try:
+            turn = await self._turn(conversation, composed, sampling)
+        except (RefusedError, BusyError, UploadError) as exc:
+            return {page.notice: _notice(str(exc))}
+        conversation.turns.append(turn)
+        conversation.is_arranged = True
+        await self._store.put(conversation)
+        updates |= {
+            page.composer: self._composer(is_answering=True, clear=True),
+            page.examples: gr.update(open=False),
+        }
+        return updates | self._answers(conversation, range(MAX_COLUMNS))
+
+    async def answer(self, conversation_id: str) -> AsyncGenerator[Result]:
+        """Streams all columns of the question just asked. Closing it hangs up on every worker."""
+        conversation = await self._store.get(conversation_id)
+        if conversation is None or not _awaits_answers(conversation):
+            yield gr.skip()
+            return
+        try:
+            async with (
+                self._runs.open(conversation) as run,
+                aclosing(self._frames(run)) as frames,
+            ):
+                async for updates in frames:
+                    yield updates
+        except BusyError as exc:
+            # Another tab, or others, were faster between the question and now.
+            if self._runs.get(conversation_id) is not None:
+                yield gr.skip()
+                return
+            for answer in conversation.turns[-1].answers.values():
+                answer.fail(str(exc))
+        await self._store.put(conversation)
+        yield self._ended(conversation)
+
+    async def follow(self, conversation_id: str) -> AsyncGenerator[Result]:
+        """Shows a run that another tab, or this one before it was reloaded, has started."""
+        run = self._runs.get(conversation_id)
+        if run is None:
+            yield gr.skip()
+            return
+        async with aclosing(self._frames(run)) as frames:
+            async for updates in frames:
+                yield updates
+        yield self._ended(run.conversation)
+
+    async def stop(self, column: int, conversation_id: str) -> Result:
+        """Stops one column; its stream says so in the page."""
+        return await self._stop(conversation_id, lambda run: run.stop(column))
+
+    async def stop_all(self, conversation_id: str) -> Result:
+        """Stops every column."""
+        return await self._stop(conversation_id, Run.stop_all)
+
+    async def _stop(self, conversation_id: str, act: Callable[[Run], None]) -> Result:
+        run = self._runs.get(conversation_id)
+        if run is not None:
+            act(run)
+            return gr.skip()
+        conversation = await self._store.get(conversation_id)
+        # Nothing runs, whatever this tab believes: it may have missed the end.
+        return gr.skip() if conversation is None else self._ended(conversation)
+
+    async def _turn(
+        self, conversation: Conversation, composed: dict[str, Any], sampling: tuple[object, ...]
+    ) -> Turn:
+        self._runs.check_free(conversation.id)
+        text = str(composed.get("text") or "")
+        files = [str(path) for path in composed.get("files") or []]
+        if not text.strip():
+            raise RefusedError(
+                "Add a question to the image." if files else "Type a question first."
+            )
+        if len(conversation.turns) >= MAX_TURNS:
+            raise RefusedError(
+                f"This chat has {MAX_TURNS} turns, the most there may be: press New chat."
+            )
+        models = dict(enumerate(conversation.columns[: conversation.num_columns]))
+        asked = {column: name for column, name in models.items() if name is not None}
+        if not asked:
+            problem = self._watch.catalogue.problem
+            raise RefusedError(problem or "No column has a model: choose one, or start a worker.")
+        checked_sampling = _sampling(sampling)
+        images = await asyncio.to_thread(check_images, files, self._limits)
+        now = time.monotonic()
+        answers = {column: Answer(model=name, asked_at=now) for column, name in asked.items()}
+        return Turn(text=text, images=images, sampling=checked_sampling, answers=answers)
+
+    async def _frames(self, run: Run) -> AsyncGenerator[Updates]:
+        """Updates of a run until it is over, each column at the pace of its sampler."""
+        text_sampler, figure_sampler = Sampler(TEXT_PACES), Sampler(FIGURE_PACES)
+        turn = run.conversation.turns[-1]
+        while True:
+            now = time.monotonic()
+            samples = run.samples()
+            updates: Updates = {}
+            for column in text_sampler.take_due(samples, now=now):
+                updates |= self._answers(run.conversation, [column])
+            for column in figure_sampler.take_due(samples, now=now):
+                figures = self._page.columns[column].figures
+                updates[figures] = figures_html(turn.answers[column])
+            if updates:
+                yield updates
+            if run.is_over:
+                return
+            wait = text_sampler.seconds_until_due(run.samples(), now=time.monotonic())
+            if wait is None:
+                await run.wait_for_change()
+            else:
+                await asyncio.sleep(wait)
+
+    def _arranged(self, conversation: Conversation) -> Conversation:
+        """While nobody has chosen, the columns follow the fleet."""
+        if not conversation.is_arranged:
+            names = default_columns(self._watch.catalogue, conversation.columns, limit=MAX_COLUMNS)
+            conversation.arrange(names)
+        return conversation
+
+    def _heads(self, conversation: Conversation, shown: Shown) -> Updates:
+        """The columns' heads and the page's, as far as they differ from what was shown."""
+        page, catalogue = self._page, self._watch.catalogue
+        self._arranged(conversation)
+        views: dict[str, tuple[Component, dict[str, Any]]] = {
+            "banner": (page.banner, {"value": banner_html(catalogue)}),
+            "num_columns": (page.num_columns, {"value": conversation.num_columns}),
+        }
+        for number, column in enumerate(page.columns):
+            name = conversation.columns[number]
+            choices = choices_of(catalogue, name)
+            views |= {
+                f"box {number}": (column.box, {"visible": number < conversation.num_columns}),
+                f"model {number}": (column.model, {"choices": choices, "value": name}),
+                f"state {number}": (column.state, {"value": state_html(name, catalogue)}),
+                f"card {number}": (column.chat, {"placeholder": card_html(name, catalogue)}),
+            }
+        now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
+        updates = {
+            component: gr.update(**fields)
+            for key, (component, fields) in views.items()
+            if shown.get(key) != now_shown[key]
+        }
+        return updates | {page.shown: now_shown} if updates else {}
+
+    def _everything(self, conversation: Conversation) -> Updates:
+        page = self._page
+        is_answering = self._runs.get(conversation.id) is not None
+        updates = self._heads(conversation, {}) | self._answers(conversation, range(MAX_COLUMNS))
+        for number, column in enumerate(page.columns):
+            updates[column.chat] = gr.update(
+                value=chat_messages(conversation, number),
+                placeholder=card_html(conversation.columns[number], self._watch.catalogue),
+            )
+        return (
+            updates
+            | self._identity(conversation)
+            | {
+                page.composer: self._composer(is_answering=is_answering),
+                page.notice: "",
+                page.examples: gr.update(open=not conversation.turns),
+            }
+        )
+
+    def _identity(self, conversation: Conversation) -> Updates:
+        return {
+            self._page.conversation_id: conversation.id,
+            self._page.address: f'<span data-conversation="{conversation.id}"></span>',
+        }
+
+    def _answers(self, conversation: Conversation, columns: range | list[int]) -> Updates:
+        """Text, figures and Stop of these columns."""
+        updates: Updates = {}
+        last = conversation.turns[-1].answers if conversation.turns else {}
+        for number in columns:
+            answer = last.get(number)
+            column = self._page.columns[number]
+            updates[column.chat] = chat_messages(conversation, number)
+            updates[column.figures] = figures_html(answer)
+            can_stop = answer is not None and not answer.has_ended
+            updates[column.stop] = gr.update(interactive=can_stop)
+        return updates
+
+    def _ended(self, conversation: Conversation) -> Updates:
+        return self._answers(conversation, range(MAX_COLUMNS)) | {
+            self._page.composer: self._composer(is_answering=False)
+        }
+
+    def _composer(self, *, is_answering: bool, clear: bool = False) -> Component:
+        buttons = {"submit_btn": not is_answering, "stop_btn": is_answering}
+        if clear:
+            return gr.update(value={"text": "", "files": []}, **buttons)
+        return gr.update(**buttons)
+
+
+def _awaits_answers(conversation: Conversation) -> bool:
+    """Whether the last turn was asked and not all of it is answered."""
+    if not conversation.turns:
+        return False
+    return any(not answer.has_ended for answer in conversation.turns[-1].answers.values())
+
+
+def _notice(text: str) -> str:
+    return f'<div class="notice" role="alert">{escape(text)}</div>'
+
+
+def _sampling(values: tuple[object, ...]) -> Sampling:
+    fields = dict(zip(Sampling.model_fields, values, strict=True))
+    try:
+        return Sampling.model_validate(fields)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = str(first["loc"][0]).replace("_", " ")
+        raise RefusedError(f"Settings, {name}: {first['msg']}, not {first['input']!r}.") from exc

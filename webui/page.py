@@ -1,0 +1,238 @@
+"""The components of the Compare page and where they stand; no behaviour (`webui.compare`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.protocol.chat import ImageProcessMode
+from webui.conversation import MAX_COLUMNS
+from webui.figures import figures_html
+from webui.gallery import Gallery, gallery_html
+from webui.sampling import Sampling
+from webui.toolkit import gr
+
+ASSETS = Path(__file__).parent / "assets"
+TITLE = "Paragone"
+_LATEX = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
+
+# Gradio's components have no types that a checker can see.
+Component = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The parts of one column."""
+
+    box: Component
+    model: Component
+    stop: Component
+    state: Component
+    chat: Component
+    figures: Component
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings panel, in the order of `Sampling`'s fields."""
+
+    temperature: Component
+    top_p: Component
+    max_tokens: Component
+    seed: Component
+    system_prompt: Component
+    image_process_mode: Component
+
+    def inputs(self) -> list[Component]:
+        """The components, in order."""
+        return [
+            self.temperature,
+            self.top_p,
+            self.max_tokens,
+            self.seed,
+            self.system_prompt,
+            self.image_process_mode,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that a handler reads or writes."""
+
+    conversation_id: Component  # hidden; which conversation this tab shows
+    address: Component  # hidden; from where page.js takes the id into the browser's address
+    shown: Component  # server side; what the columns' heads showed last
+    timer: Component
+    banner: Component
+    num_columns: Component
+    new_chat: Component
+    columns: tuple[Column, ...]
+    notice: Component
+    examples: Component
+    picked_example: Component  # hidden; written by a click on the gallery
+    composer: Component
+    settings: Settings
+
+
+def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
+    """Lays the page out; call it inside ``gr.Blocks``."""
+    conversation_id = gr.Textbox(visible="hidden", elem_id="conversation-id", show_label=False)
+    address = gr.Markdown(sanitize_html=False, visible="hidden", elem_id="address")
+    picked_example = gr.Textbox(visible="hidden", elem_id="picked-example", show_label=False)
+    shown = gr.State([])
+    timer = gr.Timer(refresh_seconds)
+    with gr.Row(elem_id="head"):
+        gr.Markdown(f"<h1>{TITLE}</h1>", elem_id="title", container=False)
+        banner = _html("banner")
+        num_columns = gr.Radio(
+            choices=[(str(number), number) for number in range(1, MAX_COLUMNS + 1)],
+            value=2,
+            label="Columns",
+            elem_id="num-columns",
+            container=False,
+        )
+        new_chat = gr.Button("New chat", elem_id="new-chat", size="sm")
+        gr.Button("◐", elem_id="theme", size="sm")
+    with gr.Row(elem_id="columns", equal_height=True):
+        columns = tuple(_build_column(number) for number in range(MAX_COLUMNS))
+    notice = _html("notice")
+    examples = gr.Accordion(
+        "Examples", open=True, visible=bool(gallery.examples), elem_id="examples"
+    )
+    with examples:
+        gr.Markdown(gallery_html(gallery), sanitize_html=False, container=False)
+    composer = gr.MultimodalTextbox(
+        placeholder="Ask all columns: text, and images by upload, paste or drop",
+        label="Question to all columns",
+        show_label=False,
+        file_types=["image"],
+        file_count="multiple",
+        sources=["upload"],
+        max_lines=8,
+        max_plain_text_length=200_000,
+        autofocus=True,
+        elem_id="composer",
+    )
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        settings = _build_settings()
+    return Page(
+        conversation_id=conversation_id,
+        address=address,
+        shown=shown,
+        timer=timer,
+        banner=banner,
+        num_columns=num_columns,
+        new_chat=new_chat,
+        columns=columns,
+        notice=notice,
+        examples=examples,
+        picked_example=picked_example,
+        composer=composer,
+        settings=settings,
+    )
+
+
+def _build_column(number: int) -> Column:
+    with gr.Column(
+        elem_classes="lane", elem_id=f"lane-{number}", min_width=240, visible=number < 2
+    ) as box:
+        with gr.Row(elem_classes="lane-head"):
+            model = gr.Dropdown(
+                choices=[],
+                value=None,
+                label=f"Model of column {number + 1}",
+                show_label=False,
+                container=False,
+                interactive=True,
+                filterable=True,
+                elem_classes="model",
+            )
+            stop = gr.Button(
+                "Stop", size="sm", interactive=False, min_width=56, elem_classes="stop", scale=0
+            )
+        state = _html(f"state-{number}")
+        chat = gr.Chatbot(
+            label=f"Answers of column {number + 1}",
+            show_label=False,
+            container=False,
+            height="100%",
+            layout="bubble",
+            buttons=["copy"],
+            feedback_options=None,
+            latex_delimiters=_LATEX,
+            elem_classes="chat",
+            elem_id=f"chat-{number}",
+        )
+        figures = _html(f"figures-{number}", figures_html(None))
+    return Column(box, model, stop, state, chat, figures)
+
+
+def _build_settings() -> Settings:
+    default = Sampling()
+    with gr.Row():
+        temperature = gr.Slider(
+            0,
+            2,
+            value=default.temperature,
+            step=0.05,
+            label="Temperature",
+            info="0 is greedy: the same question gives the same answer",
+        )
+        top_p = gr.Slider(
+            0.05,
+            1,
+            value=default.top_p,
+            step=0.05,
+            label="Top-p",
+            info="sample from the likeliest tokens of this total probability",
+        )
+        max_tokens = gr.Number(
+            value=default.max_tokens,
+            precision=0,
+            minimum=1,
+            label="Max tokens",
+            info="of an answer; empty: as many as fit",
+        )
+        seed = gr.Number(
+            value=None, precision=0, label="Seed", info="empty: a new one for each answer"
+        )
+        image_process_mode = gr.Dropdown(
+            choices=[(mode.value, mode.value) for mode in ImageProcessMode],
+            value=default.image_process_mode.value,
+            label="Image mode",
+            info="how images are brought to the encoder's size",
+        )
+    system_prompt = gr.Textbox(
+        value=default.system_prompt,
+        lines=2,
+        max_lines=6,
+        label="System prompt",
+        info="empty: the checkpoint's own",
+    )
+    return Settings(temperature, top_p, max_tokens, seed, system_prompt, image_process_mode)
+
+
+def _html(elem_id: str, value: str = "") -> Component:
+    # Markdown and not gr.HTML: that one compiles templates with Function(), which the content
+    # security policy forbids. What is put here is escaped where it is made.
+    return gr.Markdown(
+        value, sanitize_html=False, container=False, elem_id=elem_id, elem_classes="plain"
+    )
+
+
+def theme() -> Component:
+    """Neutral greys, one accent, the system's own fonts; nothing is fetched from elsewhere."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        radius_size=gr.themes.sizes.radius_sm,
+        text_size=gr.themes.sizes.text_md,
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"],
+        font_mono=["ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace"],
+    )

@@ -1,0 +1,52 @@
+"""Settings of the page's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from controller.chassis.settings import ProcessSettings
+
+ENV_PREFIX = "PARAGONE_WEBUI_"
+
+
+class WebSettings(ProcessSettings):
+    """Serves the page that compares checkpoints side by side."""
+
+    port: int = Field(default=7860, ge=0, le=65535, description="port to listen on; 0: a free one")
+    controller_url: str = Field(
+        default="http://127.0.0.1:21001", description="where the controller answers"
+    )
+    examples: Path = Field(
+        default=Path(__file__).parent / "examples",
+        description="folder with examples.json and its images; without the file no examples",
+    )
+    concurrency_count: int = Field(
+        default=200, ge=1, description="questions that may be answered at the same time"
+    )
+    max_conversations: int = Field(
+        default=1000, ge=1, description="conversations kept in memory; the longest unused goes"
+    )
+    max_upload_mib: int = Field(default=20, ge=1, description="largest image file, MiB")
+    max_image_megapixels: float = Field(
+        default=50.0, gt=0, description="largest image, million pixels"
+    )
+    silence_seconds: float = Field(
+        default=60.0, gt=0, description="a stream without a sign of life for so long has failed"
+    )
+    refresh_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="how often the controller is asked for its models"
+    )
+    model_list_mode: Literal["once", "reload"] = Field(
+        default="reload",
+        description="accepted for LLaVA's command lines; the list is always live here",
+    )
+
+    @field_validator("controller_url")
+    @classmethod
+    def _plain_http_address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("expected an address such as http://127.0.0.1:21001")
+        return value.rstrip("/")

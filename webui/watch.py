@@ -1,0 +1,47 @@
+"""Asks the controller for its workers again and again, once for all open pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from webui.catalogue import Catalogue, catalogue_of
+from webui.client import ControllerClient, ControllerError
+
+_log = logging.getLogger(__name__)
+
+
+class FleetWatch:
+    """Keeps the latest `Catalogue`.
+
+    Args:
+        client: the controller.
+        interval_seconds: the pause between two questions.
+    """
+
+    def __init__(self, client: ControllerClient, *, interval_seconds: float) -> None:
+        self._client = client
+        self._interval_seconds = interval_seconds
+        self.catalogue = Catalogue(
+            problem=f"The controller at {client.base_url} has not answered yet.",
+            problem_address=client.base_url,
+        )
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self._interval_seconds)
+
+    async def refresh(self) -> None:
+        """Asks once; a failure becomes the catalogue's problem."""
+        before = self.catalogue
+        try:
+            self.catalogue = catalogue_of(await self._client.fleet())
+        except ControllerError as exc:
+            self.catalogue = Catalogue(before.models, exc.message, self._client.base_url)
+            if before.problem != exc.message:
+                _log.warning("%s", exc.message)
+            return
+        if before.problem is not None:
+            _log.info("the controller at %s answers", self._client.base_url)
