@@ -31,7 +31,10 @@ OnProgress = Callable[[LoadProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """What the checkpoint's ``generation_config.json`` says; None where it says nothing."""
+    """What the checkpoint's ``generation_config.json`` says; None where it says nothing.
+
+    A temperature of None means greedy, as in transformers without ``do_sample``.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -242,13 +245,15 @@ def _eos(generation: Mapping[str, Any], plan: LoadPlan, tokenizer: Any) -> froze
 
 
 def _defaults(generation: Mapping[str, Any]) -> GenerationDefaults:
-    if not generation.get("do_sample", True):
-        return GenerationDefaults(temperature=0.0)
+    penalty = generation.get("repetition_penalty")
+    # As in transformers: without do_sample the other settings say nothing.
+    if not generation.get("do_sample", False):
+        return GenerationDefaults(repetition_penalty=penalty)
     return GenerationDefaults(
-        temperature=generation.get("temperature"),
+        temperature=generation.get("temperature", 1.0),
         top_p=generation.get("top_p"),
         top_k=generation.get("top_k"),
-        repetition_penalty=generation.get("repetition_penalty"),
+        repetition_penalty=penalty,
     )
 
 
