@@ -42,7 +42,13 @@ def test_each_character_comes_with_its_last_byte():
 
 
 def test_an_answer_that_ends_in_half_a_character_says_so():
-    assert stream("ab".encode() + "中".encode()[:2], decode_bytes) == ["a", "b", "", "", REPLACEMENT]
+    assert stream("ab".encode() + "中".encode()[:2], decode_bytes) == [
+        "a",
+        "b",
+        "",
+        "",
+        REPLACEMENT,
+    ]
 
 
 def test_bytes_that_are_no_text_do_not_hold_up_what_follows():

@@ -1,0 +1,372 @@
+"""Chat completions over real sockets, with OpenAI's own client and without."""
+
+import asyncio
+import base64
+import io
+import threading
+
+import httpx
+import openai
+import pytest
+from PIL import Image
+
+from controller.protocol import sse
+from controller.protocol.chat import ChatCompletionChunk
+from controller.protocol.errors import OutOfMemoryError
+from tests.engine.fake_model import FakeModel
+from tests.worker.servers import question, running_worker, until
+
+pytestmark = pytest.mark.anyio
+
+
+def picture(side=8):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def image_part(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+async def read_stream(running, **more):
+    """Status, headers and events of a streamed answer."""
+    async with running.client.stream(
+        "POST", "/v1/chat/completions", json=question(stream=True, **more)
+    ) as reply:
+        decoder, events = sse.Decoder(), []
+        async for piece in reply.aiter_bytes():
+            events.extend(decoder.feed(piece))
+        return reply, events
+
+
+def chunks_of(events):
+    return [ChatCompletionChunk.model_validate_json(e.data) for e in events if e.data != "[DONE]"]
+
+
+async def test_openais_client_gets_an_answer():
+    async with running_worker() as running, running.openai() as client:
+        answer = await client.chat.completions.create(**question())
+        assert answer.choices[0].message.content == "You said: hello"
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage.completion_tokens == len("You said: hello") + 1
+        assert answer.metrics["time_to_first_token_ms"] > 0
+
+
+async def test_openais_client_gets_a_stream_with_usage():
+    async with running_worker() as running, running.openai() as client:
+        stream = await client.chat.completions.create(
+            **question(), stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == "You said: hello"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.prompt_tokens == 1
+
+
+async def test_a_stream_has_one_role_one_end_and_done():
+    async with running_worker() as running:
+        reply, events = await read_stream(running)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.headers["x-worker-id"] == "worker-under-test"
+    assert reply.headers["x-request-id"]
+    assert events[-1].data == "[DONE]"
+    chunks = chunks_of(events)
+    assert [c.choices[0].delta.role for c in chunks] == ["assistant"] + [None] * (len(chunks) - 1)
+    assert [c.choices[0].finish_reason for c in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert chunks[-1].metrics is not None
+    assert all(c.usage is None for c in chunks)
+
+
+async def test_an_empty_answer_is_a_whole_stream():
+    async with running_worker(FakeModel(answer=lambda _: "")) as running:
+        _, events = await read_stream(running)
+    (chunk,) = chunks_of(events)
+    assert chunk.choices[0].delta.role == "assistant"
+    assert chunk.choices[0].finish_reason == "stop"
+
+
+async def test_each_token_is_sent_when_it_is_made():
+    model = FakeModel(gate=threading.Event())
+    async with running_worker(model) as running:
+        async with running.client.stream(
+            "POST", "/v1/chat/completions", json=question(stream=True)
+        ) as reply:
+            pieces = reply.aiter_bytes()
+            # The response begins with acceptance, before there is any token.
+            assert reply.status_code == 200
+            assert await anext(pieces) == sse.PING
+            model.gate.set()
+            assert b"Y" in await anext(pieces)
+
+
+async def test_images_reach_the_model_in_order():
+    async with running_worker() as running, running.openai() as client:
+        content = [
+            {"type": "text", "text": "compare"},
+            image_part(picture()),
+            image_part(picture(16)),
+        ]
+        answer = await client.chat.completions.create(**question(content))
+    assert answer.usage.prompt_tokens == 9
+    assert answer.usage.model_extra is not None
+    assert answer.usage.prompt_tokens_details.image_tokens == 8
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("data:image/png;base64,AAAA", "image"),
+        ("data:image/png;base64,!!!", "base64"),
+        ("data:image/png;base64,", "empty"),
+        ("https://example.org/cat.png", "data:"),
+        ("file:///etc/passwd", "data:"),
+        ("cat.png", "base64"),
+    ],
+)
+async def test_a_bad_image_is_a_400_that_says_what_was_wrong(url, reason):
+    async with running_worker() as running:
+        content = [{"type": "text", "text": "what is this?"}, image_part(url)]
+        reply = await running.ask(content=content, stream=True)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == "messages.0.content.1.image_url.url"
+    assert reason in error["message"]
+
+
+async def test_another_models_name_is_a_404_that_names_this_one():
+    async with running_worker() as running, running.openai() as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.chat.completions.create(**{**question(), "model": "gpt-4o"})
+    assert caught.value.code == "model_not_found"
+    assert "'fake'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "reason"),
+    [
+        ({"temperature": -1}, "temperature", "greater than or equal to 0"),
+        ({"top_p": 0}, "top_p", "greater than 0"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"n": 2}, "n", "one answer"),
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": "hello"}, "messages", "list"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'user'"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "valid"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "messages.0.content.0",
+            "text and image_url",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"text": "x"}]}]},
+            "messages.0.content.0",
+            "without a type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": 5}]}]},
+            "messages.0.content.0.image_url",
+            "valid",
+        ),
+        ({"image_process_mode": "stretch"}, "image_process_mode", "'pad'"),
+        ({"stop": ["x"] * 17}, "stop", "at most 16"),
+        ({"stop": 3}, "stop", "valid"),
+    ],
+)
+async def test_a_wrong_field_is_a_400_that_names_it(change, param, reason):
+    async with running_worker() as running:
+        reply = await running.client.post(
+            "/v1/chat/completions", json={**question(), **change, "stream": True}
+        )
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == param
+    assert reason in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+async def test_a_body_that_is_no_object_is_a_400(body):
+    async with running_worker() as running:
+        reply = await running.client.post("/v1/chat/completions", content=body)
+    assert reply.status_code == 400
+    assert "JSON" in reply.json()["error"]["message"]
+
+
+async def test_unknown_fields_are_ignored():
+    async with running_worker() as running:
+        reply = await running.ask(logit_bias={"1": 2}, parallel_tool_calls=False)
+    assert reply.status_code == 200
+
+
+async def test_a_body_beyond_the_limit_is_a_413():
+    async with running_worker(max_body_bytes=2_000) as running:
+        declared = await running.ask(content="x" * 3_000)
+
+        async def pieces():
+            for _ in range(30):
+                yield b"x" * 100
+
+        undeclared = await running.client.post("/v1/chat/completions", content=pieces())
+    for reply in (declared, undeclared):
+        assert reply.status_code == 413
+        assert "--max-body-bytes" in reply.json()["error"]["message"]
+
+
+async def test_a_prompt_beyond_the_context_is_a_400():
+    async with running_worker(FakeModel(context_length=5)) as running:
+        reply = await running.ask(content="one two three four five six", stream=True)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_a_full_queue_is_a_429_with_retry_after():
+    model = FakeModel(gate=threading.Event())
+    async with running_worker(model, max_waiting=0) as running:
+        first = asyncio.create_task(running.ask())
+        await until(lambda: model.started)
+        refused = await running.ask(stream=True)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert int(refused.headers["retry-after"]) >= 1
+        model.gate.set()
+        assert (await first).status_code == 200
+        assert (await running.ask()).status_code == 200
+
+
+async def test_while_it_loads_requests_are_a_503_with_progress():
+    from controller.protocol.fleet import LoadProgress
+
+    may_load = threading.Event()
+
+    def before_load(on_progress):
+        on_progress(LoadProgress(phase="language model", fraction=0.4))
+        may_load.wait(5)
+
+    async with running_worker(before_load=before_load, wait_until_ready=False) as running:
+        await until(lambda: "language" in (running.worker.lifecycle.not_ready_reason() or ""))
+        reply = await running.ask()
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "model_loading"
+        assert "language model, 40%" in reply.json()["error"]["message"]
+        assert int(reply.headers["retry-after"]) >= 1
+        assert (await running.ask(model="other")).status_code == 404
+        assert (await running.client.get("/health")).status_code == 200
+        assert (await running.client.get("/ready")).status_code == 503
+        assert (await running.client.get("/v1/models")).json()["data"] == []
+        entry = (await running.client.get("/v1/models/fake")).json()
+        assert entry["metadata"]["state"] == "loading"
+        may_load.set()
+        await until(lambda: running.worker.lifecycle.not_ready_reason() is None)
+        assert (await running.client.get("/ready")).status_code == 200
+        assert (await running.ask()).status_code == 200
+
+
+async def test_a_failure_before_the_first_token_of_a_whole_answer_has_its_status():
+    model = FakeModel(error=OutOfMemoryError("8 GiB needed, 1 GiB free"))
+    async with running_worker(model) as running:
+        reply = await running.ask()
+        assert reply.status_code == 500
+        assert reply.json()["error"]["code"] == "out_of_memory"
+        model.error = None
+        assert (await running.ask()).status_code == 200
+
+
+async def test_a_failure_in_a_stream_is_an_error_event_and_no_done():
+    model = FakeModel(error=ZeroDivisionError("a bug"), error_after=3)
+    async with running_worker(model) as running:
+        reply, events = await read_stream(running)
+        assert reply.status_code == 200
+        *deltas, last = events
+        assert "".join(c.choices[0].delta.content or "" for c in chunks_of(deltas)) == "You"
+        assert last.event == "error"
+        assert "ZeroDivisionError" in last.data
+        assert reply.headers["x-request-id"] in last.data
+        model.error = None
+        assert (await running.ask()).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_hangs_up_ends_the_generation_within_one_step(stream):
+    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.05)
+    async with running_worker(model) as running:
+        async with httpx.AsyncClient(base_url=running.url) as leaving:
+            task = asyncio.create_task(
+                leaving.post("/v1/chat/completions", json=question(stream=stream))
+            )
+            await until(lambda: model.steps > 2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        steps = model.steps
+        await until(lambda: running.engine.stats().running == 0)
+        # One step may have been under way, and another begun before the hang-up was seen.
+        assert model.steps <= steps + 2
+        assert model.open_answers == 0
+
+
+async def test_a_client_that_hangs_up_in_the_queue_gives_its_place_up():
+    model = FakeModel(gate=threading.Event())
+    async with running_worker(model, max_waiting=1) as running:
+        first = asyncio.create_task(running.ask(content="1"))
+        await until(lambda: model.started)
+        async with httpx.AsyncClient(base_url=running.url) as leaving:
+            task = asyncio.create_task(leaving.post("/v1/chat/completions", json=question("2")))
+            await until(lambda: running.engine.stats().waiting == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await until(lambda: running.engine.stats().waiting == 0)
+        third = asyncio.create_task(running.ask(content="3"))
+        await until(lambda: running.engine.stats().waiting == 1)
+        model.gate.set()
+        assert (await first).status_code == 200
+        assert (await third).status_code == 200
+    assert model.started == ["1", "3"]
+
+
+async def test_a_client_that_does_not_read_is_cut_off_when_it_goes():
+    # More than the socket's buffers hold, so that sending waits for the reader.
+    model = FakeModel(answer=lambda _: "x" * 200_000, context_length=10**6)
+    async with running_worker(model) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.split(":")[2]))
+        body = httpx.Request("POST", running.url, json=question(stream=True)).read()
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        await reader.read(10)
+        await until(lambda: model.steps > 100)
+        writer.transport.abort()
+        await until(lambda: running.engine.stats().running == 0)
+        assert model.open_answers == 0
+
+
+async def test_figures_are_kept_for_prometheus():
+    async with running_worker() as running:
+        await running.ask()
+        await running.ask(max_tokens=2)
+        await running.ask(content=[image_part("data:image/png;base64,!!!")])
+        text = (await running.client.get("/metrics")).text
+    name = 'model_name="fake"'
+    prefix = "paragone_worker_"
+    assert f'{prefix}request_success_total{{finished_reason="stop",{name}}} 1.0' in text
+    assert f'{prefix}request_success_total{{finished_reason="length",{name}}} 1.0' in text
+    assert f"{prefix}time_to_first_token_seconds_count{{{name}}} 2.0" in text
+    assert f"{prefix}generation_tokens_total{{{name}}} 18.0" in text
+    assert f"{prefix}num_requests_running{{{name}}} 0.0" in text
+    assert f"{prefix}ready{{{name}}} 1.0" in text
+
+
+async def test_models_are_listed_with_their_card():
+    async with running_worker() as running, running.openai() as client:
+        listed = await client.models.list()
+        shown = await client.models.retrieve("fake")
+        assert [model.id for model in listed.data] == ["fake"]
+        assert shown.metadata["card"]["context_length"] == 1000
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("other")

@@ -1,0 +1,100 @@
+"""``python -m worker``: one checkpoint behind one port.
+
+Exit codes: 0 after a stop that was asked for, 1 when the model could not be served, 2 when the
+settings are wrong or the port is taken (before anything slow has begun).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+
+from controller.chassis.logs import configure_logging
+from controller.chassis.serve import ListenError, Server, listen, serve
+from controller.chassis.settings import SettingsError
+from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
+from worker.address import address_for
+from worker.app import Worker
+from worker.engine.protocol import Engine
+from worker.registration import Membership
+from worker.settings import ENV_PREFIX, WorkerSettings
+
+_log = logging.getLogger("worker")  # run as a module, __name__ is "__main__"
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+# uvicorn's own limit only has to catch what the worker's grace period did not end.
+AFTER_GRACE_SECONDS = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until it is told to stop; the exit code."""
+    try:
+        settings = WorkerSettings.parse(argv, program="python -m worker", env_prefix=ENV_PREFIX)
+        configure_logging(level=settings.log_level, log_format=settings.log_format)
+        sock = listen(settings.host, settings.port)
+        port = int(sock.getsockname()[1])
+        memberships = [] if settings.no_register else _memberships(settings, port)
+    except (SettingsError, ListenError) as exc:
+        sys.stderr.write(f"python -m worker: {exc}\n")
+        return EXIT_USAGE
+    settings.explain_inherited_flags()
+
+    def build(
+        *, on_progress: Callable[[LoadProgress], None], on_device_lost: Callable[[str], None]
+    ) -> Engine:
+        # Importing torch takes seconds, so it happens here, on the loading thread.
+        from worker.engine.build import build_engine  # noqa: PLC0415
+
+        return build_engine(
+            settings.load_spec(),
+            threads=settings.threads,
+            max_waiting=settings.max_queue,
+            on_progress=on_progress,
+            on_device_lost=on_device_lost,
+        )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    name = settings.load_spec().served_name
+    worker = Worker(
+        ModelCard(name=name, base=settings.model_base, quantisation=settings.quantisation),
+        build,
+        memberships=memberships,
+        worker_id="worker-" + uuid.uuid4().hex,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        max_body_bytes=settings.max_body_bytes,
+        grace_seconds=settings.grace_seconds,
+        on_failure=stop,
+    )
+    server = Server(
+        worker.app,
+        grace_seconds=settings.grace_seconds + AFTER_GRACE_SECONDS,
+        before_shutdown=worker.leave,
+    )
+    _log.info("worker of %s listens on http://%s:%d", name, settings.host, port)
+    serve(server, sock)
+    code = EXIT_FAILED if worker.lifecycle.state is WorkerState.FAILED else 0
+    if worker.lifecycle.engine is None:
+        # A thread may be in the middle of loading, and the interpreter would wait for its C code.
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _memberships(settings: WorkerSettings, port: int) -> list[Membership]:
+    return [
+        Membership(
+            controller,
+            address_for(controller, given=settings.worker_address, host=settings.host, port=port),
+        )
+        for controller in settings.controller_address
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Keeps this worker's lease with each of its controllers.
+
+Each controller has a loop of its own, so that one that is away delays nobody, and nothing that a
+request does ever waits for a controller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+from pydantic import ValidationError
+
+from controller.protocol.fleet import (
+    DrainRequest,
+    LeaseReply,
+    RegisterRequest,
+    WorkerStatus,
+)
+
+_log = logging.getLogger(__name__)
+
+# The first retries are quick, as a fleet's processes start together; later ones wait for a whole
+# heartbeat and never longer, so that a restarted controller knows its fleet within one.
+FIRST_RETRY_SECONDS = 0.1
+# Beats that meet a restarted controller at the same moment would be a burst.
+JITTER = 0.1
+# A controller that does not answer in this time is taken for absent.
+PATIENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A controller, and the address by which it reaches this worker."""
+
+    controller: str
+    worker_address: str
+
+
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """What is known of one controller."""
+
+    membership: Membership
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Event = field(default_factory=asyncio.Event)  # it has the newest state
+    is_registered: bool = False
+    failures: int = 0  # in a row
+
+
+class Registration:
+    """Registers, beats, and leaves.
+
+    Args:
+        memberships: one for each controller; none is a worker on its own.
+        worker_id: of this process.
+        version: of this process.
+        heartbeat_seconds: how often each controller is told the whole status.
+        status: the status as of now.
+        http: the client; without a proxy from the environment, as controllers are neighbours.
+    """
+
+    def __init__(
+        self,
+        memberships: Sequence[Membership],
+        *,
+        worker_id: str,
+        version: str,
+        heartbeat_seconds: float,
+        status: Callable[[], WorkerStatus],
+        http: httpx.AsyncClient,
+    ) -> None:
+        self._leases = [_Lease(membership) for membership in memberships]
+        self._worker_id = worker_id
+        self._version = version
+        self._heartbeat_seconds = heartbeat_seconds
+        self._status = status
+        self._http = http
+
+    async def run(self) -> None:
+        """Keeps all leases until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for lease in self._leases:
+                tasks.create_task(self._keep(lease))
+
+    def announce(self) -> None:
+        """Tells all controllers the status now, not at the next beat."""
+        for lease in self._leases:
+            lease.told.clear()
+            lease.wake.set()
+
+    async def wait_until_told(self, timeout_seconds: float) -> None:
+        """Returns once each controller has heard of the last announcement, or in vain."""
+        waits = [lease.told.wait() for lease in self._leases]
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.gather(*waits)
+        except TimeoutError:
+            absent = [x.membership.controller for x in self._leases if not x.told.is_set()]
+            _log.warning("gave up telling %s the last state", ", ".join(absent))
+
+    async def drain(self) -> None:
+        """Asks each controller to route nothing more here. Waits for none of them for long."""
+        await asyncio.gather(*(self._drain(lease) for lease in self._leases))
+
+    async def _keep(self, lease: _Lease) -> None:
+        while True:
+            lease.wake.clear()
+            try:
+                await self._beat(lease)
+            except (httpx.HTTPError, ValidationError) as exc:
+                self._note_failure(lease, exc)
+            except Exception:  # noqa: BLE001 - a worker that stops beating is lost to its fleet
+                lease.failures += 1
+                _log.exception("a heartbeat to %s failed", lease.membership.controller)
+            try:
+                async with asyncio.timeout(self._pause_seconds(lease)):
+                    await lease.wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _beat(self, lease: _Lease) -> None:
+        controller = lease.membership.controller
+        message = RegisterRequest(
+            worker_id=self._worker_id,
+            address=lease.membership.worker_address,
+            heartbeat_seconds=self._heartbeat_seconds,
+            version=self._version,
+            status=self._status(),
+        )
+        is_heartbeat = lease.is_registered
+        reply = await self._post(
+            controller + ("/fleet/heartbeat" if is_heartbeat else "/fleet/register"),
+            message.model_dump_json(exclude_none=True),
+        )
+        known = LeaseReply.model_validate_json(reply.content).known
+        if not is_heartbeat:
+            _log.info("registered with %s as %s", controller, lease.membership.worker_address)
+        elif lease.failures or not known:
+            _log.info("%s is back and knows this worker", controller)
+        lease.is_registered, lease.failures = True, 0
+        if not lease.wake.is_set():  # else something has changed since the status was taken
+            lease.told.set()
+
+    async def _post(self, url: str, body: str) -> httpx.Response:
+        reply = await self._http.post(
+            url,
+            content=body,
+            headers={"content-type": "application/json"},
+            timeout=PATIENCE_SECONDS,
+        )
+        return reply.raise_for_status()
+
+    def _note_failure(self, lease: _Lease, exc: Exception) -> None:
+        lease.failures += 1
+        controller = lease.membership.controller
+        if lease.failures > 1:  # one line when it goes, one when it is back
+            return
+        if isinstance(exc, httpx.HTTPStatusError):
+            reason = f"answered {exc.response.status_code}: {exc.response.text[:300]}"
+        elif isinstance(exc, ValidationError):
+            reason = (
+                f"gave an answer that is no lease; is it a controller? {exc.errors()[0]['msg']}"
+            )
+        else:
+            reason = f"does not answer: {str(exc) or type(exc).__name__}"
+        _log.warning(
+            "the controller at %s %s; this worker goes on and keeps trying", controller, reason
+        )
+
+    def _pause_seconds(self, lease: _Lease) -> float:
+        pause = self._heartbeat_seconds
+        if lease.failures:
+            pause = min(pause, FIRST_RETRY_SECONDS * 2 ** min(lease.failures, 30))
+        return pause * random.uniform(1 - JITTER, 1)  # noqa: S311 - spreads beats, hides nothing
+
+    async def _drain(self, lease: _Lease) -> None:
+        body = DrainRequest(worker_id=self._worker_id).model_dump_json()
+        try:
+            await self._post(lease.membership.controller + "/fleet/drain", body)
+        except httpx.HTTPError as exc:
+            _log.warning("could not tell %s of the shutdown: %s", lease.membership.controller, exc)

@@ -1,0 +1,158 @@
+"""What a worker can be told. LLaVA's own command lines work as they stand."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from controller.chassis.settings import ProcessSettings
+from controller.protocol.fleet import Quantisation
+from worker.checkpoint.spec import LoadSpec
+
+_log = logging.getLogger(__name__)
+
+ENV_PREFIX = "PARAGONE_WORKER_"
+
+
+def _http_address(address: str) -> str:
+    """An address as the wire has it: with its scheme, without a trailing slash."""
+    address = address.strip().rstrip("/")
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme not in {"http", "https"} or not rest or " " in rest:
+        raise ValueError("expected an address like http://host:port")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_http_address)]
+
+
+class WorkerSettings(ProcessSettings):
+    """The worker: loads one checkpoint and answers requests for it."""
+
+    port: int = Field(
+        default=21002, ge=0, le=65535, description="port to listen on; 0 picks a free one"
+    )
+    model_path: str = Field(
+        min_length=1, description="checkpoint: a folder, or owner/name on the Hugging Face hub"
+    )
+    model_base: str | None = Field(
+        default=None, description="base language model of a LoRA or a projector-only checkpoint"
+    )
+    model_name: str | None = Field(
+        default=None, description="name to serve it under; without it, the folder's"
+    )
+    load_8bit: bool = Field(default=False, description="hold the language model in 8 bits")
+    load_4bit: bool = Field(default=False, description="hold the language model in 4 bits (nf4)")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto, cpu, cuda, cuda:N or mps",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="of weights that are not quantised"
+    )
+    chat_template: str | None = Field(
+        default=None, description="a template of ours by name, or a Jinja file"
+    )
+    merge_lora: bool = Field(
+        default=False, description="add an adapter into its base's weights instead of beside them"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    trust_remote_code: bool = Field(
+        default=False, description="run code that comes with a checkpoint"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of the model; without it, torch decides"
+    )
+    controller_address: tuple[Address, ...] = Field(
+        default=("http://127.0.0.1:21001",),
+        json_schema_extra={"flags": ["--controller"]},
+        description="where to register; several with commas between them",
+    )
+    worker_address: Address | None = Field(
+        default=None,
+        json_schema_extra={"flags": ["--worker"]},
+        description="where controllers reach this worker; without it, made of host and port",
+    )
+    no_register: bool = Field(default=False, description="serve without any controller")
+    heartbeat_seconds: float = Field(
+        default=1.0, gt=0, le=300, description="how often controllers hear from this worker"
+    )
+    limit_model_concurrency: int = Field(
+        default=5, ge=1, description="most requests that run at once; the engine may run fewer"
+    )
+    max_queue: int = Field(
+        default=32, ge=0, description="most requests that wait; beyond, 429 with Retry-After"
+    )
+    max_body_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024, description="largest request body, images included"
+    )
+    grace_seconds: int = Field(
+        default=30, ge=0, description="how long answers may go on after a stop was asked for"
+    )
+    stream_interval: int = Field(
+        default=1, ge=1, description="LLaVA's flag, without effect there and here: see the log"
+    )
+    multi_modal: bool = Field(default=False, description="LLaVA's flag: see the log")
+    use_flash_attn: bool = Field(default=False, description="LLaVA's flag: see the log")
+
+    @field_validator("controller_address", mode="before")
+    @classmethod
+    def _split_addresses(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> Self:
+        if self.load_8bit and self.load_4bit:
+            raise ValueError(
+                "--load-8bit and --load-4bit exclude each other: a model is held one way; start a "
+                "second worker for the other"
+            )
+        if not self.controller_address and not self.no_register:
+            raise ValueError(
+                "--controller-address names no controller; say --no-register to serve without one"
+            )
+        return self
+
+    @property
+    def quantisation(self) -> Quantisation:
+        """How the language model is to be held."""
+        if self.load_8bit:
+            return Quantisation.INT8
+        return Quantisation.NF4 if self.load_4bit else Quantisation.NONE
+
+    def load_spec(self) -> LoadSpec:
+        """What is to be loaded."""
+        return LoadSpec(
+            model_path=self.model_path,
+            model_base=self.model_base,
+            model_name=self.model_name,
+            quantisation=self.quantisation,
+            device=self.device,
+            dtype=self.dtype,
+            chat_template=self.chat_template,
+            merge_lora=self.merge_lora,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def explain_inherited_flags(self) -> None:
+        """Says in the log what LLaVA's flags that were given come to here."""
+        if self.multi_modal:
+            _log.info(
+                "--multi-modal is not needed: what a checkpoint can do is read from its files"
+            )
+        if self.use_flash_attn:
+            _log.info(
+                "--use-flash-attn changes nothing: torch's scaled_dot_product_attention takes its "
+                "flash kernel by itself where device and dtype have one"
+            )
+        if self.stream_interval != 1:
+            _log.info(
+                "--stream-interval %d changes nothing: each token is sent when it is made",
+                self.stream_interval,
+            )
