@@ -7,6 +7,7 @@ import resource
 import sys
 
 from controller.app import create_app
+from controller.chassis.auth import KeyFileError
 from controller.chassis.logs import configure_logging
 from controller.chassis.serve import ListenError, Server, listen, serve
 from controller.chassis.settings import SettingsError
@@ -28,12 +29,12 @@ def main() -> int:
         return USAGE_ERROR
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
+        app = create_app(settings)
         sock = listen(settings.host, settings.port)
-    except ListenError as exc:
+    except (KeyFileError, ListenError) as exc:
         sys.stderr.write(f"controller: {exc}\n")
         return 1
     _raise_descriptor_limit()
-    app = create_app(settings)
     _log.info(
         "controller listens on http://%s:%d (dispatch: %s)",
         settings.host,

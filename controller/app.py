@@ -14,6 +14,8 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from controller.access import Access
+from controller.chassis.auth import BearerCheck, read_keys
 from controller.chassis.http import (
     RequestIdMiddleware,
     install_errors,
@@ -90,7 +92,17 @@ def create_app(
         clock: monotonic seconds.
         wall_clock: Unix seconds.
         rng: where policies take chance from; None seeds one from the system.
+
+    Raises:
+        KeyFileError: the file of API keys cannot be used.
     """
+    api_keys = fleet_token = None
+    if settings.api_keys is not None:
+        api_keys = BearerCheck(read_keys(settings.api_keys), what="An API key")
+    if settings.fleet_token is not None:
+        fleet_token = BearerCheck.of_token(
+            settings.fleet_token.get_secret_value(), what="The fleet's token"
+        )
     registry = Registry(clock=clock, wall_clock=wall_clock)
     in_flight = InFlight(clock=clock)
     metrics = Metrics(registry, in_flight, clock=clock)
@@ -133,8 +145,10 @@ def create_app(
         """Counters and gauges for Prometheus."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    front = RequestIdMiddleware(_Front({CHAT_COMPLETIONS: chat}, api))
-    return Controller(front, in_flight, grace_seconds=settings.grace_seconds)
+    app: ASGIApp = _Front({CHAT_COMPLETIONS: chat}, api)
+    if api_keys is not None or fleet_token is not None:
+        app = Access(app, api_keys=api_keys, fleet_token=fleet_token)
+    return Controller(RequestIdMiddleware(app), in_flight, grace_seconds=settings.grace_seconds)
 
 
 def _not_ready_reason(registry: Registry, in_flight: InFlight) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from controller.chassis.settings import ProcessSettings
 from controller.dispatch import DispatchMethod
@@ -34,6 +35,15 @@ class ControllerSettings(ProcessSettings):
     grace_seconds: int = Field(
         default=30, ge=0, description="how long open answers may go on after a stop was asked for"
     )
+    api_keys: Path | None = Field(
+        default=None, description="YAML file of the keys that clients need; without it, none"
+    )
+    fleet_token: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="what workers need to register; better in the environment than on a command "
+        "line, where others on the machine can read it",
+    )
     allow_anonymous_network_access: bool = Field(
         default=False,
         description="listen beyond this machine although anybody there can then send requests "
@@ -42,11 +52,17 @@ class ControllerSettings(ProcessSettings):
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
-        if not self.allow_anonymous_network_access and not is_loopback(self.host):
+        missing = [
+            f"--{name.replace('_', '-')}"
+            for name in ("api_keys", "fleet_token")
+            if getattr(self, name) is None
+        ]
+        if missing and not self.allow_anonymous_network_access and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} is reachable from other machines, where anybody could send "
-                f"requests and register workers; say --allow-anonymous-network-access if this "
-                f"network is trusted, or listen on 127.0.0.1"
+                f"requests or register workers: set {' and '.join(missing)}, or say "
+                f"--allow-anonymous-network-access if this network is trusted, or listen on "
+                f"127.0.0.1"
             )
         return self
 

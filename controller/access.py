@@ -1,0 +1,69 @@
+"""Who may do what: which paths need an API key, which the fleet's token, and which neither."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from controller.chassis.auth import BearerCheck
+from controller.chassis.http import error_response
+from controller.protocol.errors import AuthenticationError
+
+
+class Access:
+    """Turns away, before a byte of the body is read, whoever has not the secret that is needed.
+
+    ``/v1`` needs an API key; ``/fleet`` the fleet's token; ``GET /fleet/workers`` either of them.
+    The rest (health, version, metrics, documentation) is open. A secret that was not configured is
+    not asked for.
+
+    Args:
+        app: who answers the others.
+        api_keys: of clients, or None.
+        fleet_token: of workers and operators, or None.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, api_keys: BearerCheck | None, fleet_token: BearerCheck | None
+    ) -> None:
+        self._app = app
+        self._api_keys = api_keys
+        self._fleet_token = fleet_token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Checks, then passes on."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except AuthenticationError as exc:
+                response = error_response(exc)
+                response.headers["www-authenticate"] = "Bearer"
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        needed = self._needed(scope["path"], scope["method"])
+        if not needed:
+            return
+        authorization = next(
+            (value for name, value in scope["headers"] if name == b"authorization"), None
+        )
+        for check in needed[1:]:
+            try:
+                check.owner(authorization)
+            except AuthenticationError:
+                continue
+            return
+        needed[0].owner(authorization)
+
+    def _needed(self, path: str, method: str) -> list[BearerCheck]:
+        """The checks of which one has to be passed; none where the path is open."""
+        if path.startswith("/v1/"):
+            checks = [self._api_keys]
+        elif path == "/fleet/workers" and method == "GET":
+            checks = [self._fleet_token, self._api_keys]
+        elif path.startswith("/fleet/"):
+            checks = [self._fleet_token]
+        else:
+            checks = []
+        return [check for check in checks if check is not None]

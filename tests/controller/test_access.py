@@ -1,0 +1,117 @@
+"""Who may ask, register and look: with keys and a token, with one of them, and with none."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from pydantic import ValidationError
+
+from controller.settings import ControllerSettings
+from tests.controller.conftest import Fleet, question, running_controller
+from tests.controller.mock_worker import MockWorker
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-a-long-random-key"
+TOKEN = "a-long-random-token"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.yaml"
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    path.write_text(f"keys:\n  - name: alice\n    sha256: {digest}\n")
+    return path
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+async def register(fleet: Fleet, secret: str | None) -> int:
+    message = MockWorker(port=1).registration().model_dump(mode="json")
+    headers = {} if secret is None else bearer(secret)
+    reply = await fleet.client.post("/fleet/register", json=message, headers=headers)
+    return reply.status_code
+
+
+async def test_clients_need_a_key_and_workers_the_token(keys: Path) -> None:
+    async with running_controller(api_keys=keys, fleet_token=TOKEN) as fleet:
+        for secret in (None, "wrong", KEY):
+            assert await register(fleet, secret) == 401
+        assert await register(fleet, TOKEN) == 200
+        for path in ("/v1/models", "/v1/models/demo"):
+            assert (await fleet.client.get(path)).status_code == 401
+            assert (await fleet.client.get(path, headers=bearer(TOKEN))).status_code == 401
+            assert (await fleet.client.get(path, headers=bearer(KEY))).status_code == 200
+        for path in ("/fleet/heartbeat", "/fleet/drain"):
+            reply = await fleet.client.post(path, json={"worker_id": "mock-1"})
+            assert reply.status_code == 401
+        reply = await fleet.client.post("/v1/chat/completions", json=question())
+        assert reply.status_code == 401
+        assert reply.json()["error"]["code"] == "invalid_api_key"
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert reply.headers["x-request-id"]
+
+
+async def test_the_fleet_is_shown_to_whoever_has_either_secret(keys: Path) -> None:
+    async with running_controller(api_keys=keys, fleet_token=TOKEN) as fleet:
+        for secret, status in ((KEY, 200), (TOKEN, 200), ("wrong", 401)):
+            reply = await fleet.client.get("/fleet/workers", headers=bearer(secret))
+            assert reply.status_code == status
+
+
+async def test_health_and_metrics_are_open(keys: Path) -> None:
+    async with running_controller(api_keys=keys, fleet_token=TOKEN) as fleet:
+        for path in ("/health", "/version", "/metrics"):
+            assert (await fleet.client.get(path)).status_code == 200
+
+
+async def test_the_openai_client_sends_its_key(keys: Path) -> None:
+    async with running_controller(api_keys=keys) as fleet:
+        await fleet.worker()
+        for key, works in ((KEY, True), ("wrong", False)):
+            client = openai.AsyncOpenAI(base_url=f"{fleet.url}/v1", api_key=key, max_retries=0)
+            async with client:
+                if works:
+                    answer = await client.chat.completions.create(**question())
+                    assert answer.choices[0].message.content == "Two red squares."
+                else:
+                    with pytest.raises(openai.AuthenticationError):
+                        await client.chat.completions.create(**question())
+
+
+async def test_a_refused_request_is_refused_before_its_body_is_read(keys: Path) -> None:
+    async with running_controller(api_keys=keys, max_body_bytes=1024) as fleet:
+        reply = await fleet.post(b"x" * 100_000)
+        assert reply.status_code == 401  # and not 413
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, ["--api-keys", "--fleet-token"]),
+        ({"api_keys": "keys.yaml"}, ["--fleet-token"]),
+        ({"fleet_token": TOKEN}, ["--api-keys"]),
+    ],
+)
+async def test_beyond_this_machine_both_secrets_are_needed(
+    given: dict[str, Any], missing: list[str]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ControllerSettings(host="0.0.0.0", **given)
+    for flag in missing:
+        assert flag in str(caught.value)
+    ControllerSettings(host="127.0.0.1", **given)
+    ControllerSettings(host="0.0.0.0", allow_anonymous_network_access=True, **given)
+    ControllerSettings(host="0.0.0.0", api_keys="keys.yaml", fleet_token=TOKEN)
+
+
+async def test_the_token_is_not_printed_with_the_settings() -> None:
+    settings = ControllerSettings(fleet_token=TOKEN)
+    assert TOKEN not in settings.model_dump_json()
+    assert TOKEN not in repr(settings)
