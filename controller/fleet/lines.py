@@ -17,16 +17,21 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that ``data`` completes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        while len(self._rest) > MAX_LINE_BYTES:
-            lines.append(self._rest[:MAX_LINE_BYTES])
-            self._rest = self._rest[MAX_LINE_BYTES:]
-        return [_decode(line) for line in lines]
+        *lines, rest = (self._rest + data).split(b"\n")
+        *begun, self._rest = _pieces(rest)
+        complete = [piece for line in lines for piece in _pieces(line)]
+        return [_decode(line) for line in (*complete, *begun)]
 
     def flush(self) -> list[str]:
         """The last line, if it has no end."""
         rest, self._rest = self._rest, b""
         return [_decode(rest)] if rest else []
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """The line in pieces of the greatest length; an empty line is one empty piece."""
+    starts = range(0, max(len(line), 1), MAX_LINE_BYTES)
+    return [line[start : start + MAX_LINE_BYTES] for start in starts]
 
 
 def _decode(line: bytes) -> str:

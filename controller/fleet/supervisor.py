@@ -127,10 +127,11 @@ class Supervisor:
         async with local_client() as client:
             while True:
                 await self._look(client)
-                if not self._is_announced and all(self._is_settled(k) for k in self._keepers):
-                    self._announce()
                 if self._is_hopeless():
                     self._stop.set()
+                    return
+                if not self._is_announced and all(self._is_settled(k) for k in self._keepers):
+                    self._announce()
                 self._console.status(self._status_line())
                 await asyncio.sleep(_POLL_SECONDS)
 

@@ -1,0 +1,224 @@
+"""The `paragone` command, run as people run it."""
+
+from __future__ import annotations
+
+import fcntl
+import http.server
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from controller.fleet.spec import FleetSpec, load_fleet_file
+from tests.fleet.running import free_ports
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "configs" / "demo.yaml"
+
+
+def paragone(*words: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *python, "-m", "controller.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_lists_every_command():
+    result = paragone("--help")
+    assert result.returncode == 0
+    for command in ("up", "status", "fleet", "controller", "worker", "web"):
+        assert re.search(rf"^    {command}\b", result.stdout, re.MULTILINE), command
+
+
+def test_help_answers_at_once():
+    def measure() -> float:
+        started = time.monotonic()
+        assert paragone("--help").returncode == 0
+        return time.monotonic() - started
+
+    # The best of three: other tests' processes may hold the cores.
+    assert min(measure() for _ in range(3)) < 0.4
+
+
+def test_help_imports_nothing_heavy():
+    result = paragone("--help", python=("-X", "importtime"))
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert "argparse" in imported
+    for module in ("pydantic", "httpx", "fastapi", "asyncio", "yaml", "torch", "gradio"):
+        assert module not in imported
+
+
+def test_a_whole_fleet_is_read_and_planned_without_torch_and_gradio():
+    result = paragone("fleet", "commands", str(DEMO), python=("-X", "importtime"))
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert "pydantic" in imported
+    assert not imported & {"torch", "transformers", "gradio", "worker", "webui"}
+
+
+def test_the_version_is_the_packages():
+    assert paragone("--version").stdout == f"paragone {version('paragone')}\n"
+
+
+def test_no_command_is_a_usage_error():
+    result = paragone()
+    assert result.returncode == 2
+    assert "required: COMMAND" in result.stderr
+
+
+def test_the_schema_is_the_models():
+    assert json.loads(paragone("fleet", "schema").stdout) == FleetSpec.model_json_schema()
+
+
+def test_the_demo_fleet_has_the_ports_and_names_that_the_documents_promise():
+    spec = load_fleet_file(DEMO)
+    assert spec.controller.url == "http://127.0.0.1:21001"
+    assert spec.web is not None
+    assert spec.web.url == "http://127.0.0.1:7860"
+    assert {worker.name: worker.port for worker in spec.workers} == {
+        "demo-llava": 21002,
+        "demo-llava-8bit": 21003,
+        "demo-llava-4bit": 21004,
+        "demo-llava-zh": 21005,
+    }
+
+
+def test_commands_prints_one_line_for_each_process():
+    result = paragone("fleet", "commands", str(DEMO))
+    lines = result.stdout.splitlines()
+    assert [re.search(r"python -m (\w+)", line)[1] for line in lines] == [
+        "controller",
+        *["worker"] * 4,
+        "webui",
+    ]
+
+
+def test_a_wrong_fleet_file_is_status_2_and_one_line_for_each_cause(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("workers: [{name: a, modle_path: ./a, port: 1}]")
+    for command in (("up",), ("fleet", "commands")):
+        result = paragone(*command, str(path))
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert result.stderr.splitlines() == [
+            f"{path}:1: workers[0].model_path: is missing",
+            f"{path}:1: workers[0].modle_path: unknown key; did you mean 'model_path'?",
+        ]
+
+
+def test_a_fleet_that_cannot_start_is_status_1_with_every_reason(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("workers: [{name: a, model_path: ./a, model_base: ./b, port: 1}]")
+    result = paragone("up", str(path))
+    assert result.returncode == 1
+    assert "a: model_path: there is no folder" in result.stderr
+    assert "a: model_base: there is no folder" in result.stderr
+
+
+def test_status_without_a_controller_says_where_it_looked_and_what_to_do():
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    result = paragone("status", "--controller", url)
+    assert result.returncode == 1
+    assert f"no controller answers at {url}" in result.stderr
+    assert "paragone up FILE" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_status_of_something_else_says_so():
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        result = paragone("status", "--controller", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert result.returncode == 1
+    assert "is that a controller of Paragone?" in result.stderr
+
+
+def test_status_shows_the_workers_as_a_table_and_as_json(start_fleet):
+    fleet = start_fleet([], [])
+    url = fleet.wait_for_line("API").split()[2].removesuffix("/v1")
+    table = paragone("status", "--controller", url).stdout
+    assert [line.split()[:2] for line in table.splitlines()] == [
+        ["MODEL", "STATE"],
+        ["w0", "ready"],
+        ["w1", "ready"],
+    ]
+    workers = json.loads(paragone("status", "--controller", url, "--json").stdout)["workers"]
+    assert {worker["status"]["models"][0]["name"] for worker in workers} == {"w0", "w1"}
+
+
+def test_a_reader_that_has_enough_is_no_traceback(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "controller.cli", "fleet", "commands", str(DEMO)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 1
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("controller", "controller"), ("worker", "worker"), ("web", "webui")],
+)
+def test_the_processes_own_flags_and_help_pass_through(command, package):
+    result = paragone(command, "--help")
+    assert result.returncode == 0
+    assert f"python -m {package}" in result.stdout
+    assert "--log-format" in result.stdout
+
+
+def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet):
+    """Colours, a status line while it starts, and a Ctrl-C that is a key rather than a signal."""
+    path = write_fleet(["--ready-after", "1"])
+    terminal, other_end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "controller.cli", "up", str(path)],
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+        preexec_fn=_take_terminal,  # noqa: PLW1509
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
+    os.close(other_end)
+    shown = b""
+    try:
+        while b"Ctrl-C stops everything" not in shown:
+            shown += os.read(terminal, 65536)
+        os.write(terminal, b"\x03")
+        while True:
+            try:
+                piece = os.read(terminal, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            shown += piece
+    finally:
+        os.close(terminal)
+    assert process.wait(20) == 0
+    text = shown.decode()
+    assert "waiting for controller (starting)" in text
+    assert "w0 (tower 50%)" in text
+    assert "\x1b[36mcontroller |\x1b[0m" in text
+    assert "everything has stopped" in text
+
+
+def _take_terminal() -> None:
+    """Makes standard input the controlling terminal of this new session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -1,0 +1,191 @@
+"""`paragone up`, as a process with processes: a real controller, fake workers, a fake page."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+
+from tests.fleet.running import eventually, is_running
+
+QUICK = "restart: {first_delay_seconds: 0.05, max_failed_starts: 3}\nstop_grace_seconds: 1\n"
+
+
+def test_the_box_comes_once_every_model_is_routed_to(start_fleet):
+    fleet = start_fleet([], ["--ready-after", "0.5"], web=True)
+    fleet.wait_for_line("Paragone is ready: w0, w1")
+    page = fleet.wait_for_line("Page")
+    api = fleet.wait_for_line("API")
+    assert re.search(r"http://127\.0\.0\.1:\d+", page)
+    assert re.search(r"http://127\.0\.0\.1:\d+/v1", api)
+    assert set(fleet.pids) == {"controller", "w0", "w1", "web"}
+
+
+def test_each_line_carries_the_name_of_its_process(start_fleet):
+    fleet = start_fleet(["--say", "hello from a worker"])
+    line = fleet.wait_for_line("hello from a worker")
+    assert line == "w0         | hello from a worker"
+
+
+def test_no_colours_are_written_where_no_terminal_is(start_fleet):
+    fleet = start_fleet([])
+    fleet.wait_for_line("Paragone is ready")
+    assert "\x1b" not in fleet.output
+
+
+def test_sigterm_and_ctrl_c_stop_every_process_with_status_0(start_fleet):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        fleet = start_fleet([], [], web=True)
+        fleet.wait_for_line("Paragone is ready")
+        pids = fleet.pids
+        assert len(pids) == 4
+        fleet.interrupt(number)
+        assert fleet.wait() == 0
+        assert fleet.survivors() == set()
+        assert "everything has stopped" in fleet.output
+
+
+def test_a_fleet_can_be_stopped_while_it_is_starting(start_fleet):
+    fleet = start_fleet(["--ready-after", "1000"])
+    fleet.wait_for_process("w0")
+    assert fleet.stop() == 0
+    assert fleet.survivors() == set()
+
+
+def test_a_killed_worker_comes_back(start_fleet):
+    fleet = start_fleet([], [], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    before = fleet.pids
+    os.kill(before["w0"], signal.SIGKILL)
+    fleet.wait_for_line("w0         | was killed by SIGKILL; starting again in 0.05 s")
+    fleet.wait_for_process("w0", other_than=before["w0"])
+    fleet.wait_for_line("w0 is back")
+    assert fleet.pids["w1"] == before["w1"], "the other worker was left alone"
+
+
+def test_a_killed_controller_comes_back(start_fleet):
+    fleet = start_fleet([], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    before = fleet.pids
+    os.kill(before["controller"], signal.SIGKILL)
+    fleet.wait_for_line("controller is back")
+    assert fleet.pids["w0"] == before["w0"], "workers do not depend on it"
+
+
+def test_a_worker_that_cannot_start_stays_down_with_its_last_lines_shown(start_fleet):
+    fleet = start_fleet([], ["--say", "no such GPU", "--exit-with", "3"], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready: w0")
+    fleet.wait_for_line("Not w1: 3 starts in a row ended before it was ready")
+    assert fleet.output.count("w1         | no such GPU") == 3
+    assert "w1         | exited with status 3; it stays down" in fleet.output
+    assert "w1         |   no such GPU" in fleet.output
+    assert "its command: " in fleet.output
+
+
+def test_a_worker_that_refuses_its_settings_is_started_only_once(start_fleet):
+    fleet = start_fleet([], ["--say", "bad flag", "--exit-with", "2"], extra=QUICK)
+    fleet.wait_for_line("Not w1: it refuses its settings")
+    assert fleet.output.count("w1         | bad flag") == 1
+
+
+def test_a_worker_whose_model_failed_to_load_is_shown_with_its_reason(start_fleet):
+    fleet = start_fleet([], ["--fail-loading", "no weights in ./model"])
+    fleet.wait_for_line("Paragone is ready: w0")
+    fleet.wait_for_line("Not w1: no weights in ./model")
+
+
+def test_the_fleet_ends_with_status_1_once_no_worker_is_left(start_fleet):
+    fleet = start_fleet(["--exit-with", "3"], extra=QUICK)
+    fleet.wait_for_line("there is no worker left: the fleet stops")
+    assert fleet.wait() == 1
+    assert fleet.survivors() == set()
+
+
+def test_a_process_that_does_not_stop_is_killed_after_the_grace(start_fleet):
+    fleet = start_fleet(["--ignore-sigterm"], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    started = time.monotonic()
+    assert fleet.stop() == 0
+    assert 1.0 <= time.monotonic() - started < 10
+    assert "w0         | was killed: it had not stopped after 1 s" in fleet.output
+    assert fleet.survivors() == set()
+
+
+def test_a_second_ctrl_c_kills_at_once(start_fleet):
+    fleet = start_fleet(["--ignore-sigterm"], extra="stop_grace_seconds: 1000\n")
+    fleet.wait_for_line("Paragone is ready")
+    assert fleet.pids
+    fleet.interrupt()
+    fleet.wait_for_line("stopping (once more to kill)")
+    fleet.interrupt()
+    assert fleet.wait(within=10) == 0
+    assert fleet.survivors() == set()
+
+
+def test_nothing_is_orphaned_when_the_supervisor_is_killed(start_fleet):
+    fleet = start_fleet(["--ignore-sigterm", "--grandchild"], [], web=True)
+    line = fleet.wait_for_line("grandchild")
+    fleet.wait_for_line("Paragone is ready")
+    assert len(fleet.pids) == 4
+    grandchild = int(line.split()[-1])
+    assert is_running(grandchild)
+    fleet.kill()
+    eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
+    eventually(lambda: not is_running(grandchild), within=5, what="the grandchild is gone")
+
+
+def test_what_a_worker_started_is_stopped_with_it(start_fleet):
+    fleet = start_fleet(["--grandchild"])
+    grandchild = int(fleet.wait_for_line("grandchild").split()[-1])
+    fleet.wait_for_line("Paragone is ready")
+    assert fleet.stop() == 0
+    assert not is_running(grandchild)
+
+
+def test_a_killed_guard_is_replaced_and_still_knows_every_process(start_fleet):
+    fleet = start_fleet([], [], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    before = fleet.pids
+    guard = _guard_of(fleet.supervisor_pid)
+    os.kill(guard, signal.SIGKILL)
+    os.kill(before["w0"], signal.SIGKILL)  # the next announcement finds the guard gone
+    fleet.wait_for_line("w0 is back")
+    assert _guard_of(fleet.supervisor_pid) != guard
+    assert len(fleet.pids) == 3
+    fleet.kill()
+    eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
+
+
+def test_a_taken_port_is_named_before_anything_is_started(write_fleet, start_fleet):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        fleet = start_fleet([], extra=f"web: {{port: {port}}}\n")
+        assert fleet.wait() == 1
+        assert f"web: port {port} on 127.0.0.1 is taken by process {os.getpid()}" in fleet.output
+        assert "starting" not in fleet.output
+
+
+def test_a_reader_that_goes_away_stops_the_fleet(write_fleet):
+    path = write_fleet([])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "controller.cli", "up", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(20) == 0
+
+
+def _guard_of(supervisor: int) -> int:
+    for child in psutil.Process(supervisor).children():
+        if "controller.fleet.guard" in child.cmdline():
+            return child.pid
+    raise AssertionError("there is no guard")
