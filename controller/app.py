@@ -32,10 +32,9 @@ from controller.routes.public import CHAT_COMPLETIONS, describe_relayed_routes, 
 from controller.routes.relayed import RelayedRoute
 from controller.settings import ControllerSettings
 from controller.upstream import Upstream
+from controller.vigil import CHECK_SECONDS, Vigil
 
 _log = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 0.5  # how often workers whose lease is over are forgotten
 
 
 class Controller:
@@ -107,10 +106,12 @@ def create_app(
     in_flight = InFlight(clock=clock)
     metrics = Metrics(registry, in_flight, clock=clock)
     upstream = Upstream(connect_seconds=settings.connect_seconds)
+    vigil = Vigil(clock=clock)
     relay = Relay(
         registry,
         POLICIES[settings.dispatch_method],
         upstream,
+        vigil,
         metrics,
         attempts=settings.relay_attempts,
         clock=clock,
@@ -128,11 +129,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with upstream:
-            sweeper = asyncio.create_task(_sweep(registry, metrics, clock))
+            rounds = asyncio.create_task(_make_rounds(registry, vigil, metrics, clock))
             try:
                 yield
             finally:
-                sweeper.cancel()
+                rounds.cancel()
 
     api = _Api(title="Paragone controller", version=package_version(), lifespan=lifespan)
     install_errors(api)
@@ -157,12 +158,15 @@ def _not_ready_reason(registry: Registry, in_flight: InFlight) -> str | None:
     return None if registry.has_live_worker() else "no worker is ready"
 
 
-async def _sweep(registry: Registry, metrics: Metrics, clock: Callable[[], float]) -> None:
-    """Forgets workers whose lease is over, and measures how late this loop's timers fire."""
+async def _make_rounds(
+    registry: Registry, vigil: Vigil, metrics: Metrics, clock: Callable[[], float]
+) -> None:
+    """Forgets workers whose lease is over, ends waits for hung ones, measures this loop's lag."""
     while True:
-        due = clock() + SWEEP_SECONDS
-        await asyncio.sleep(SWEEP_SECONDS)
+        due = clock() + CHECK_SECONDS
+        await asyncio.sleep(CHECK_SECONDS)
         metrics.loop_lag.observe(max(0.0, clock() - due))
+        vigil.check()
         for record in registry.expire():
             _log.warning(
                 "worker %s at %s is gone: no heartbeat for %.1f s",

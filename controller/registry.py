@@ -28,6 +28,7 @@ from controller.protocol.fleet import (
 )
 
 LEASE_BEATS = 3  # heartbeats that may be missed before a worker counts as gone
+LATE_BEATS = 2  # and before it is avoided while others are punctual
 RETRY_AFTER_SECONDS = 2.0  # a supervisor restarts a worker, or another one joins, in about this
 MAX_REMEMBERED_MODELS = 4096  # names kept to tell "gone" from "never heard of"
 
@@ -52,6 +53,7 @@ class WorkerRecord:
     address: str
     version: str
     status: WorkerStatus
+    heartbeat_seconds: float  # how often it means to beat
     lease: Lease
     is_drained: bool = False  # asked to leave; its later heartbeats do not bring it back
     suspicion: str | None = None  # why it is avoided until it is heard of again
@@ -86,10 +88,20 @@ class WorkerRecord:
         """Whether it serves: ready, not asked to leave, and heard of lately."""
         return self.state is WorkerState.READY and not self.lease.is_over(now)
 
+    @property
+    def late_after_seconds(self) -> float:
+        """How long it may be silent before something must be wrong with it."""
+        return LATE_BEATS * self.heartbeat_seconds
+
+    def is_punctual(self, now: float) -> bool:
+        """Whether its last heartbeats came when they were due."""
+        return now - self.lease.renewed_at < self.late_after_seconds
+
     def beat(self, message: RegisterRequest, now: float) -> None:
         """Takes over what the worker says of itself; being heard of ends any suspicion."""
         self.version = message.version
         self.status = message.status
+        self.heartbeat_seconds = message.heartbeat_seconds
         self.lease = Lease(now, LEASE_BEATS * message.heartbeat_seconds)
         self.suspicion = None
         load = message.status.load
@@ -159,9 +171,17 @@ class Registry:
         record.suspicion = reason
 
     def expire(self) -> list[WorkerRecord]:
-        """Forgets the workers whose lease is over, and returns them."""
+        """Forgets the workers whose lease is over, and returns them.
+
+        One that still has requests of ours is kept until they have ended: it may only be out of
+        touch, and its count of them must stay true.
+        """
         now = self._clock()
-        gone = [record for record in self._workers.values() if record.lease.is_over(now)]
+        gone = [
+            record
+            for record in self._workers.values()
+            if record.lease.is_over(now) and not record.in_flight
+        ]
         for record in gone:
             self._remove(record)
         return gone
@@ -169,8 +189,9 @@ class Registry:
     def rotation(self, model: str) -> list[WorkerRecord]:
         """The workers that may be given a request for ``model``; never empty.
 
-        Suspects are among them only when there is nobody else: one lost connection does not
-        prove that a worker is gone, and asking it again costs little.
+        Those whose heartbeats are late are among them only when nobody is punctual, and suspects
+        only when there is nobody else: one lost connection does not prove that a worker is gone,
+        and asking it again costs little.
 
         Raises:
             ModelNotFoundError: nobody serves, or lately served, this name.
@@ -182,7 +203,8 @@ class Registry:
         live = [record for record in serving if record.is_live(now)]
         if not live:
             raise self.absence(model)
-        return [record for record in live if record.suspicion is None] or live
+        trusted = [record for record in live if record.suspicion is None]
+        return [record for record in trusted if record.is_punctual(now)] or trusted or live
 
     def absence(self, name: str) -> ModelNotFoundError | ModelLoadingError | NoLiveWorkerError:
         """Why nobody can answer for a model, and what to do."""
@@ -286,6 +308,7 @@ class Registry:
                 address=address,
                 version=message.version,
                 status=message.status,
+                heartbeat_seconds=message.heartbeat_seconds,
                 lease=Lease(now, 0.0),
             )
             self._workers[record.worker_id] = record

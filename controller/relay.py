@@ -3,7 +3,7 @@
 Streams are forwarded event by event as the bytes that came. Another worker is tried only while
 the client has seen nothing of an answer; after that a lost worker is an error event, with the text
 so far intact and no ``[DONE]``. Which worker is chosen is `dispatch`'s business, who lives is
-`registry`'s.
+`registry`'s, when waiting makes no sense is `vigil`'s.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
-from starlette.types import Send
 
 from controller.dispatch import DispatchPolicy
+from controller.framing import EventFramer, EventTooLongError, are_comments
 from controller.metrics import Metrics
 from controller.protocol import sse
 from controller.protocol.errors import ErrorBody, InternalError, ParagoneError, WorkerLostError
 from controller.registry import Registry, WorkerRecord
+from controller.reply import Reply
 from controller.routing import RoutingHints
 from controller.upstream import Answer, Headers, LostError, UnreachableError, Upstream
+from controller.vigil import HungError, Vigil
 
 _log = logging.getLogger(__name__)
 
 MAX_WHOLE_ANSWER_BYTES = 32 * 1024 * 1024  # of an answer that is not streamed
-MAX_EVENT_BYTES = 1024 * 1024  # of one event of a stream
 TRY_ANOTHER = frozenset({429, 503})  # this worker cannot take it now; another one may
 
 # What concerns one connection or its framing ends here; the rest of a worker's headers passes.
@@ -51,68 +52,41 @@ _NOT_FORWARDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
-    """A request as it goes to a worker."""
+    """A request as it goes to a worker; ``arrival`` on the monotonic clock."""
 
     path: str
     body: bytes
     headers: Mapping[str, str]
     hints: RoutingHints
-
-
-class Reply:
-    """The client's side of an answer, and how far it has come."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.status: int | None = None  # None until the head was sent
-        self.has_content = False  # more than comments was sent: there is no way back
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Sends the head."""
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def write(self, piece: bytes) -> None:
-        """Sends a piece of the body; returns once the client's connection has room for more."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def end(self, piece: bytes = b"") -> None:
-        """Sends the last piece of the body."""
-        await self._send({"type": "http.response.body", "body": piece})
-
-    async def fail(self, error: ParagoneError) -> None:
-        """Ends with an error: the whole response, or the last event of a stream."""
-        if self.status is None:
-            body = error.body().model_dump_json().encode()
-            headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
-            await self.start(error.status, [*headers, *_whole(body, b"application/json")])
-            await self.end(body)
-        else:
-            await self.end(sse.encode_error(error.body()))
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A worker's answer that it cannot take the request now."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-    def error_body(self) -> ErrorBody | None:
-        """The error, if it is one in OpenAI's shape."""
-        try:
-            return ErrorBody.model_validate_json(self.body)
-        except ValidationError:
-            return None
+    arrival: float
 
 
 class _RefusedError(Exception):
-    """Carries a refusal out of an attempt."""
+    """A worker's answer that it cannot take the request now."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.status)
-        self.refusal = refusal
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def error_body(self) -> ErrorBody:
+        """The error in OpenAI's shape, in which most workers answer."""
+        try:
+            return ErrorBody.model_validate_json(self.body)
+        except ValidationError:
+            return InternalError(f"The worker answered with status {self.status}").body()
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request, its reply, and what became of it so far."""
+
+    request: RelayRequest
+    reply: Reply
+    tried: list[WorkerRecord] = field(default_factory=list)
+    refusal: _RefusedError | None = None  # the last one
+    lost: WorkerLostError | None = None  # likewise
 
 
 class Relay:
@@ -122,6 +96,8 @@ class Relay:
         registry: who lives.
         policy: who of them is chosen.
         upstream: how they are reached.
+        vigil: tells when one hangs.
+        metrics: what is counted.
         attempts: the most workers tried for one request.
         clock: monotonic seconds.
         rng: the policies' chance.
@@ -132,6 +108,7 @@ class Relay:
         registry: Registry,
         policy: DispatchPolicy,
         upstream: Upstream,
+        vigil: Vigil,
         metrics: Metrics,
         *,
         attempts: int,
@@ -141,76 +118,86 @@ class Relay:
         self._registry = registry
         self._policy = policy
         self._upstream = upstream
+        self._vigil = vigil
         self._metrics = metrics
         self._attempts = attempts
         self._clock = clock
         self._rng = rng
 
-    async def answer(self, request: RelayRequest, reply: Reply, *, arrival: float) -> None:
+    async def answer(self, request: RelayRequest, reply: Reply) -> None:
         """Has one worker answer, or another, or ends the reply with the error that explains most.
-
-        Args:
-            request: what to ask.
-            reply: where the answer goes.
-            arrival: when the request came, on the monotonic clock.
 
         Raises:
             NotFoundError, UnavailableError: there is nobody to ask; nothing was sent.
         """
-        model = request.hints.model
-        tried: list[WorkerRecord] = []
-        refusal: Refusal | None = None
-        lost: WorkerLostError | None = None
-        while len(tried) < self._attempts:
-            record = self._choose(request.hints, tried, may_be_none=bool(tried))
-            if record is None:
-                break
-            tried.append(record)
-            try:
-                with record.carrying(request.hints.tokens):
-                    await self._attempt(record, request, reply, arrival)
-            except _RefusedError as exc:
-                refusal = exc.refusal
-                self._metrics.failed_attempts.labels(f"status_{refusal.status}").inc()
-                if refusal.status == 503:
-                    self._suspect(record, "it answered 503", model)
-            except UnreachableError as exc:
-                self._metrics.failed_attempts.labels("unreachable").inc()
-                self._suspect(record, str(exc), model)
-            except LostError as exc:
-                self._metrics.failed_attempts.labels("lost").inc()
-                self._suspect(record, str(exc), model)
-                lost = _worker_lost(record, exc)
-                if reply.has_content:
-                    self._metrics.aborted.labels(model, "worker_lost").inc()
-                    await reply.fail(lost)
-                    return
-            else:
-                if reply.status == 200:
-                    self._metrics.successes.labels(model).inc()
-                    self._metrics.latency.labels(model).observe(self._clock() - arrival)
+        exchange = _Exchange(request, reply)
+        candidates = self._registry.rotation(request.hints.model)
+        while candidates and len(exchange.tried) < self._attempts:
+            record = self._policy(candidates, request.hints, self._rng)
+            exchange.tried.append(record)
+            if await self._ask(record, exchange):
                 return
-        await self._give_up(request, reply, refusal, lost)
+            candidates = self._others(exchange)
+        await self._give_up(exchange)
 
-    def _choose(
-        self, hints: RoutingHints, tried: list[WorkerRecord], *, may_be_none: bool
-    ) -> WorkerRecord | None:
-        """The policy's choice among those not tried yet."""
+    def _others(self, exchange: _Exchange) -> list[WorkerRecord]:
+        """The workers that have not been tried yet."""
         try:
-            rotation = self._registry.rotation(hints.model)
-        except ParagoneError:
-            if may_be_none:
-                return None
-            raise
-        candidates = [record for record in rotation if record not in tried]
-        return self._policy(candidates, hints, self._rng) if candidates else None
+            rotation = self._registry.rotation(exchange.request.hints.model)
+        except ParagoneError:  # all of them are gone by now
+            return []
+        return [record for record in rotation if record not in exchange.tried]
 
-    def _suspect(self, record: WorkerRecord, reason: str, model: str) -> None:
-        _log.warning("worker %s at %s: %s (%s)", record.worker_id, record.address, reason, model)
+    def _may_move(self, exchange: _Exchange) -> bool:
+        """Whether another worker could take over from the one that is being waited for."""
+        if exchange.reply.has_content or len(exchange.tried) >= self._attempts:
+            return False
+        now = self._clock()
+        return any(record.is_punctual(now) for record in self._others(exchange))
+
+    async def _ask(self, record: WorkerRecord, exchange: _Exchange) -> bool:
+        """Asks one worker; whether the reply has ended, well or badly."""
+        request, reply = exchange.request, exchange.reply
+        model = request.hints.model
+        try:
+            with record.carrying(request.hints.tokens):
+                async with self._vigil.watch(
+                    record, may_move=lambda: self._may_move(exchange)
+                ) as progress:
+                    await self._exchange(record, exchange, progress)
+        except _RefusedError as exc:
+            exchange.refusal = exc
+            self._metrics.failed_attempts.labels(f"status_{exc.status}").inc()
+            if exc.status == 503:  # it is leaving, or not ready after all
+                self._suspect(record, "it answered 503")
+            return False
+        except UnreachableError as exc:
+            self._metrics.failed_attempts.labels("unreachable").inc()
+            self._suspect(record, str(exc))
+            return False
+        except (LostError, HungError) as exc:
+            self._metrics.failed_attempts.labels(type(exc).__name__).inc()
+            self._suspect(record, str(exc))
+            exchange.lost = WorkerLostError(
+                f"The worker {record.worker_id} went away before its answer was complete: {exc}; "
+                f"what has arrived is valid, ask again for a whole answer"
+            )
+            if not reply.has_content:
+                return False
+            self._metrics.aborted.labels(model, "worker_lost").inc()
+            await reply.fail(exchange.lost)
+            return True
+        if reply.status == 200:
+            self._metrics.successes.labels(model).inc()
+            self._metrics.latency.labels(model).observe(self._clock() - request.arrival)
+        return True
+
+    def _suspect(self, record: WorkerRecord, reason: str) -> None:
+        _log.warning("worker %s at %s: %s", record.worker_id, record.address, reason)
         self._registry.suspect(record, reason)
 
-    async def _attempt(
-        self, record: WorkerRecord, request: RelayRequest, reply: Reply, arrival: float
+    async def _exchange(
+        self, record: WorkerRecord, exchange: _Exchange, progress: Callable[[], None]
     ) -> None:
         """One worker's answer, from end to end.
 
@@ -218,85 +205,65 @@ class Relay:
             UnreachableError, LostError: the worker failed; `Reply.has_content` says how late.
             _RefusedError: it cannot take the request now.
         """
+        request, reply = exchange.request, exchange.reply
         async with self._upstream.post(
             record.address, request.path, request.body, request.headers
         ) as answer:
+            progress()
+            headers = _forwarded(answer, record)
             if answer.status == 200 and answer.media_type == sse.MEDIA_TYPE:
-                await self._forward_events(answer, record, request, reply, arrival)
+                await self._forward_events(answer, headers, exchange, progress)
                 return
             body = await answer.read_all(MAX_WHOLE_ANSWER_BYTES)
-            headers = _forwarded(answer, record)
             if answer.status in TRY_ANOTHER or reply.status is not None:
-                raise _RefusedError(Refusal(answer.status, headers, body))
-            self._metrics.first_token.labels(request.hints.model).observe(self._clock() - arrival)
-            await reply.start(answer.status, [*headers, _length(body)])
-            await reply.end(body)
+                raise _RefusedError(answer.status, headers, body)
+            self._observe_first_token(request)
+            reply.has_content = True
+            await reply.send_whole(answer.status, headers, body)
 
     async def _forward_events(
-        self,
-        answer: Answer,
-        record: WorkerRecord,
-        request: RelayRequest,
-        reply: Reply,
-        arrival: float,
+        self, answer: Answer, headers: Headers, exchange: _Exchange, progress: Callable[[], None]
     ) -> None:
-        """Forwards whole events, so that a worker lost inside one leaves nothing half-said."""
-        held = b""  # the beginning of an event that has not arrived whole
-        last = b""  # the whole events forwarded last
+        """Forwards whole events until the last."""
+        reply = exchange.reply
+        framer = EventFramer()
         try:
             while piece := await answer.read():
-                if held:
-                    piece = held + piece
-                end = _end_of_last_event(piece)
-                held = piece[end:]
-                if len(held) > MAX_EVENT_BYTES:
-                    raise LostError(f"it sent an event longer than {MAX_EVENT_BYTES} bytes")
-                if not end:
+                progress()
+                events = framer.feed(piece)
+                if not events:
                     continue
-                last = piece[:end] if held else piece
                 if reply.status is None:
-                    await reply.start(200, _forwarded(answer, record))
-                if not reply.has_content and not _is_comments(last):
+                    await reply.start(answer.status, headers)
+                if not reply.has_content and not are_comments(events):
                     reply.has_content = True
-                    self._metrics.first_token.labels(request.hints.model).observe(
-                        self._clock() - arrival
-                    )
-                await reply.write(last)
-            if held or not _is_last_event(last):
-                raise LostError("it closed its answer before the end")
+                    self._observe_first_token(exchange.request)
+                await reply.write(events)
+        except EventTooLongError as exc:
+            raise LostError("it sent an event without an end") from exc
         except LostError:
             # A worker that goes away right after its last event has still said everything.
-            if held or not _is_last_event(last):
+            if not framer.is_complete:
                 raise
+        if not framer.is_complete:
+            raise LostError("it closed its answer before the end")
         await reply.end()
 
-    async def _give_up(
-        self,
-        request: RelayRequest,
-        reply: Reply,
-        refusal: Refusal | None,
-        lost: WorkerLostError | None,
-    ) -> None:
+    def _observe_first_token(self, request: RelayRequest) -> None:
+        elapsed = self._clock() - request.arrival
+        self._metrics.first_token.labels(request.hints.model).observe(elapsed)
+
+    async def _give_up(self, exchange: _Exchange) -> None:
         """Ends a reply after all attempts failed, with what explains most."""
-        model = request.hints.model
+        model, reply = exchange.request.hints.model, exchange.reply
         self._metrics.aborted.labels(model, "no_worker").inc()
-        if refusal is not None and reply.status is None:
-            await reply.start(refusal.status, [*refusal.headers, _length(refusal.body)])
-            await reply.end(refusal.body)
-        elif refusal is not None:
-            body = refusal.error_body()
-            if body is None:
-                body = InternalError(f"The worker answered {refusal.status}").body()
-            await reply.end(sse.encode_error(body))
+        refusal = exchange.refusal
+        if refusal is None:
+            await reply.fail(exchange.lost or self._registry.absence(model))
+        elif reply.status is None:
+            await reply.send_whole(refusal.status, refusal.headers, refusal.body)
         else:
-            await reply.fail(lost or self._registry.absence(model))
-
-
-def _worker_lost(record: WorkerRecord, exc: LostError) -> WorkerLostError:
-    return WorkerLostError(
-        f"The worker {record.worker_id} went away before its answer was complete ({exc}); "
-        f"what has arrived is valid; ask again for a whole answer"
-    )
+            await reply.fail_stream(refusal.error_body())
 
 
 def _forwarded(answer: Answer, record: WorkerRecord) -> Headers:
@@ -304,34 +271,3 @@ def _forwarded(answer: Answer, record: WorkerRecord) -> Headers:
     headers = [(name, value) for name, value in answer.headers if name not in _NOT_FORWARDED]
     headers.append((b"x-worker-id", record.worker_id.encode()))
     return headers
-
-
-def _length(body: bytes) -> tuple[bytes, bytes]:
-    return b"content-length", str(len(body)).encode()
-
-
-def _whole(body: bytes, media_type: bytes) -> Headers:
-    return [(b"content-type", media_type), _length(body)]
-
-
-def _end_of_last_event(piece: bytes) -> int:
-    """Where the last whole event ends; 0 if none does. Events end in an empty line."""
-    if piece.endswith(b"\n\n"):  # a worker writes whole events, so this is nearly always so
-        return len(piece)
-    unix, dos = piece.rfind(b"\n\n"), piece.rfind(b"\r\n\r\n")
-    return max(unix + 2 if unix >= 0 else 0, dos + 4 if dos >= 0 else 0)
-
-
-def _is_comments(events: bytes) -> bool:
-    """Whether there is nothing but comments, such as ``: ping``."""
-    return events.startswith(b":") and all(
-        not line or line.startswith(b":") for line in events.splitlines()
-    )
-
-
-def _is_last_event(events: bytes) -> bool:
-    """Whether a stream may end here: with ``[DONE]``, or with an error in its place."""
-    last = events.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")[2]
-    return last in (b"data: [DONE]", b"data:[DONE]") or last.startswith(
-        (b"event: error", b"event:error")
-    )

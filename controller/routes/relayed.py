@@ -22,7 +22,8 @@ from controller.protocol.errors import (
     ParagoneError,
     PayloadTooLargeError,
 )
-from controller.relay import Relay, RelayRequest, Reply
+from controller.relay import Relay, RelayRequest
+from controller.reply import Reply
 from controller.routing import RoutingHints, routing_hints
 
 _log = logging.getLogger(__name__)
@@ -73,9 +74,9 @@ class RelayedRoute:
             body = await _read_body(scope, receive, self._max_body_bytes)
             hints = routing_hints(body)
             with self._in_flight.track(hints.model):
-                request = self._request(scope, body, hints)
+                request = self._request(scope, body, hints, arrival)
                 async with HangUp(receive) as hang_up:
-                    await self._relay.answer(request, reply, arrival=arrival)
+                    await self._relay.answer(request, reply)
                 model = hints.model
                 if hang_up.happened:
                     self._metrics.aborted.labels(model, "client_gone").inc()
@@ -105,7 +106,9 @@ class RelayedRoute:
             )
         self._metrics.requests.labels(model, str(reply.status)).inc()
 
-    def _request(self, scope: Scope, body: bytes, hints: RoutingHints) -> RelayRequest:
+    def _request(
+        self, scope: Scope, body: bytes, hints: RoutingHints, arrival: float
+    ) -> RelayRequest:
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in scope["headers"]
@@ -113,7 +116,7 @@ class RelayedRoute:
         }
         headers["content-type"] = "application/json"
         headers["x-request-id"] = scope["state"]["request_id"]
-        return RelayRequest(self._path, body, headers, hints)
+        return RelayRequest(self._path, body, headers, hints, arrival)
 
 
 async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

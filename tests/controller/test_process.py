@@ -118,6 +118,36 @@ async def test_a_killed_idle_workers_model_is_gone_within_5_s() -> None:
         assert await eventually(client, f"{url}/v1/models", has_models()) < 5
 
 
+async def test_a_stopped_workers_requests_go_elsewhere_and_none_fails() -> None:
+    async with (
+        controller() as (_, url),
+        mock(url, "hung", "demo", 0.0) as hung,
+        mock(url, "other", "demo", 0.0),
+        httpx.AsyncClient(timeout=20) as client,
+    ):
+        await eventually(client, f"{url}/fleet/workers", lambda r: len(r.json()["workers"]) == 2)
+        hung.send_signal(signal.SIGSTOP)
+
+        async def ask() -> tuple[float, int, str]:
+            start = asyncio.get_running_loop().time()
+            reply = await client.post(f"{url}/v1/chat/completions", json=question())
+            took = asyncio.get_running_loop().time() - start
+            return took, reply.status_code, reply.headers["x-worker-id"]
+
+        at_once = await asyncio.gather(*(ask() for _ in range(8)))
+        assert {status for _, status, _ in at_once} == {200}
+        assert {worker for _, _, worker in at_once} == {"other"}
+        assert max(took for took, _, _ in at_once) < 4
+        later = [await ask() for _ in range(4)]
+        assert max(took for took, _, _ in later) < 1
+
+        # Once it goes on, it is heard of and asked again.
+        hung.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while (await ask())[2] != "hung":
+                pass
+
+
 async def test_a_restarted_controller_knows_its_workers_within_a_heartbeat() -> None:
     sock = listen("127.0.0.1", 0)
     port = str(sock.getsockname()[1])

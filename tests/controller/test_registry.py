@@ -205,6 +205,32 @@ def test_a_suspect_is_asked_only_when_there_is_nobody_else(registry: Registry) -
     assert ids(registry) == ["w1", "w2"]
 
 
+def test_a_worker_whose_heartbeats_are_late_is_asked_only_when_nobody_is_punctual(
+    registry: Registry, clock: Clock
+) -> None:
+    registry.register(said_by("late"))
+    clock.now += 1.5
+    registry.register(said_by("punctual"))
+    assert ids(registry) == ["late", "punctual"]
+    clock.now += 0.6
+    assert ids(registry) == ["punctual"]
+    assert registry.model("demo").metadata.worker_count == 2
+    registry.drain("punctual")
+    assert ids(registry) == ["late"]
+
+
+def test_a_worker_with_open_requests_is_not_forgotten_before_they_end(
+    registry: Registry, clock: Clock
+) -> None:
+    registry.register(said_by())
+    (record,) = registry.rotation("demo")
+    with record.carrying(100):
+        clock.now += 60
+        assert registry.expire() == []
+        assert names(registry) == []
+    assert registry.expire() == [record]
+
+
 def test_a_model_of_suspects_alone_is_not_listed(registry: Registry) -> None:
     registry.register(said_by())
     registry.suspect(registry.rotation("demo")[0], "refused")
@@ -342,8 +368,9 @@ class AnyHistory(RuleBasedStateMachine):
                 and model in {card.name for card in record.status.models}
             }
             trusted = {name for name, record in live.items() if record.suspicion is None}
+            punctual = {name for name in trusted if live[name].is_punctual(self.clock.now)}
             if live:
-                assert set(ids(self.registry, model)) == (trusted or set(live))
+                assert set(ids(self.registry, model)) == (punctual or trusted or set(live))
             else:
                 with pytest.raises((ModelLoadingError, ModelNotFoundError, NoLiveWorkerError)):
                     self.registry.rotation(model)

@@ -1,0 +1,61 @@
+"""Where the events of a stream begin and end, found without decoding them.
+
+A relayed stream is cut at the ends of events only, so that a worker lost inside one leaves nothing
+half-said. Workers write whole events, so nearly every piece passes as it came.
+"""
+
+from __future__ import annotations
+
+MAX_EVENT_BYTES = 1024 * 1024
+
+
+class EventTooLongError(Exception):
+    """An event does not end within `MAX_EVENT_BYTES`."""
+
+
+class EventFramer:
+    """Turns pieces of a stream into pieces that end where an event ends."""
+
+    def __init__(self) -> None:
+        self._held = b""  # the beginning of an event that has not arrived whole
+        self._last = b""  # the whole events passed on last
+
+    def feed(self, piece: bytes) -> bytes:
+        """The whole events that ``piece`` completes, as they came; empty if it completes none.
+
+        Raises:
+            EventTooLongError: an event has no end in sight.
+        """
+        if self._held:
+            piece = self._held + piece
+        end = _end_of_last_event(piece)
+        self._held = piece[end:]
+        if len(self._held) > MAX_EVENT_BYTES:
+            raise EventTooLongError
+        if end:
+            self._last = piece[:end] if self._held else piece
+            return self._last
+        return b""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stream may end here: with ``[DONE]``, or with an error in its place."""
+        if self._held:
+            return False
+        last = self._last.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")[2]
+        return last in (b"data: [DONE]", b"data:[DONE]") or last.startswith(b"event: error")
+
+
+def are_comments(events: bytes) -> bool:
+    """Whether whole events are nothing but comments, such as ``: ping``."""
+    return events.startswith(b":") and all(
+        not line or line.startswith(b":") for line in events.splitlines()
+    )
+
+
+def _end_of_last_event(piece: bytes) -> int:
+    """Where the last whole event ends; 0 if none does. Events end in an empty line."""
+    if piece.endswith(b"\n\n"):
+        return len(piece)
+    unix, dos = piece.rfind(b"\n\n"), piece.rfind(b"\r\n\r\n")
+    return max(unix + 2 if unix >= 0 else 0, dos + 4 if dos >= 0 else 0)
