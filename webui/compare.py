@@ -23,7 +23,7 @@ from webui.conversation import MAX_COLUMNS, MAX_TURNS, Answer, Conversation, Tur
 from webui.figures import figures_html
 from webui.gallery import Gallery
 from webui.model_view import banner_html, card_html, choices_of, state_html
-from webui.page import Component, Page
+from webui.page import Component, Page, Tab
 from webui.runs import BusyError, Run, RunRegistry
 from webui.sampler import FIGURE_PACES, TEXT_PACES, Sampler
 from webui.sampling import Sampling
@@ -35,7 +35,6 @@ from webui.watch import FleetWatch
 # From component to its new value or `gr.update`; components that are not named stay as they are.
 Updates = dict[Component, Any]
 Result = Any  # `Updates`, or ``gr.skip()``, which has no type that a checker can see
-Shown = dict[str, str]  # what a tab was told last, by part
 
 
 class RefusedError(Exception):
@@ -88,17 +87,17 @@ class Compare:
         heads = [
             part for column in page.columns for part in (column.box, column.model, column.state)
         ]
-        heads += [page.banner, page.num_columns, page.shown]
+        heads += [page.banner, page.num_columns]
         identity = [page.conversation_id, page.address]
         everything = [
             *identity, page.composer, page.notice, page.examples,
             *heads, *texts, *stops,
         ]  # fmt: skip
         answering = [page.composer, *texts, *stops]
-        demo.load(self.open_page, None, everything, **quick).then(
+        demo.load(self.open_page, [page.tab], everything, **quick).then(
             self.follow, [page.conversation_id], answering, **streaming
         )
-        page.timer.tick(self.refresh, [page.conversation_id, page.shown], [*heads, *texts], **quick)
+        page.timer.tick(self.refresh, [page.conversation_id, page.tab], [*heads, *texts], **quick)
         page.composer.submit(
             self.ask,
             [page.conversation_id, page.composer, *page.settings.inputs()],
@@ -106,9 +105,12 @@ class Compare:
             **quick,
         ).then(self.answer, [page.conversation_id], answering, **streaming)
         page.composer.stop(self.stop_all, [page.conversation_id], answering, **quick)
-        page.new_chat.click(self.new_chat, [page.conversation_id], everything, **quick)
+        page.new_chat.click(self.new_chat, [page.conversation_id, page.tab], everything, **quick)
         page.num_columns.input(
-            self.set_num_columns, [page.conversation_id, page.num_columns], heads, **quick
+            self.set_num_columns,
+            [page.conversation_id, page.tab, page.num_columns],
+            [*heads, *texts],
+            **quick,
         )
         page.picked_example.input(
             self.pick_example, [page.picked_example], [page.composer, page.notice], **quick
@@ -116,18 +118,20 @@ class Compare:
         for number, column in enumerate(page.columns):
             column.model.input(
                 partial(self.set_model, number),
-                [page.conversation_id, column.model],
+                [page.conversation_id, page.tab, column.model],
                 [*heads, *texts],
                 # The choices change under the server's copy of the component; the name is
                 # checked by the controller anyway.
                 preprocess=False,
                 **quick,
             )
+            column.model.focus(partial(self.open_list, number), [page.tab], None, **quick)
+            column.model.blur(partial(self.open_list, None), [page.tab], None, **quick)
             column.stop.click(
                 partial(self.stop, number), [page.conversation_id], answering, **quick
             )
 
-    async def open_page(self, request: gr.Request) -> Updates:
+    async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
         query = request.query_params
         conversation = await self._store.get(query.get("c", ""))
@@ -138,9 +142,9 @@ class Compare:
                 conversation.arrange(wanted)
                 conversation.is_arranged = True
             await self._store.put(conversation)
-        return self._everything(conversation)
+        return self._everything(conversation, tab)
 
-    async def new_chat(self, conversation_id: str) -> Updates:
+    async def new_chat(self, conversation_id: str, tab: Tab) -> Updates:
         """An empty conversation over the same columns; what still runs is stopped."""
         run = self._runs.get(conversation_id)
         if run is not None:
@@ -148,18 +152,18 @@ class Compare:
         old = await self._store.get(conversation_id)
         conversation = old.continued() if old is not None else Conversation()
         await self._store.put(conversation)
-        return self._everything(conversation) | {
+        return self._everything(conversation, tab) | {
             self._page.composer: self._composer(is_answering=False, clear=True)
         }
 
-    async def refresh(self, conversation_id: str, shown: Shown) -> Result:
+    async def refresh(self, conversation_id: str, tab: Tab) -> Result:
         """Once a second: what has changed in the fleet since this tab was told."""
         conversation = await self._store.get(conversation_id)
         if conversation is None:
             return gr.skip()
-        return self._heads(conversation, shown or {}) or gr.skip()
+        return self._heads(conversation, tab) or gr.skip()
 
-    async def set_num_columns(self, conversation_id: str, num_columns: int) -> Result:
+    async def set_num_columns(self, conversation_id: str, tab: Tab, num_columns: int) -> Result:
         """Shows so many columns; the others keep their model and answers, out of sight."""
         conversation = await self._store.get(conversation_id)
         if conversation is None:
@@ -167,9 +171,15 @@ class Compare:
         conversation.num_columns = min(MAX_COLUMNS, max(1, int(num_columns)))
         conversation.is_arranged = True
         await self._store.put(conversation)
-        return self._heads(conversation, {})
+        return self._heads(conversation, tab) or gr.skip()
 
-    async def set_model(self, column: int, conversation_id: str, name: str | None) -> Result:
+    async def open_list(self, column: int | None, tab: Tab) -> None:
+        """Notes which list of models is open: Gradio's breaks if it loses a choice meanwhile."""
+        tab.open_list = column
+
+    async def set_model(
+        self, column: int, conversation_id: str, tab: Tab, name: str | None
+    ) -> Result:
         """Gives a column another model, from its next answer on."""
         conversation = await self._store.get(conversation_id)
         if conversation is None or not name:
@@ -177,7 +187,7 @@ class Compare:
         conversation.columns[column] = name
         conversation.is_arranged = True
         await self._store.put(conversation)
-        updates = self._heads(conversation, {})
+        updates = self._heads(conversation, tab)
         updates[self._page.columns[column].chat] = gr.update(
             value=chat_messages(conversation, column),
             placeholder=card_html(name, self._watch.catalogue),
@@ -331,8 +341,8 @@ class Compare:
             conversation.arrange(names)
         return conversation
 
-    def _heads(self, conversation: Conversation, shown: Shown) -> Updates:
-        """The columns' heads and the page's, as far as they differ from what was shown."""
+    def _heads(self, conversation: Conversation, tab: Tab) -> Updates:
+        """The columns' heads and the page's, as far as they differ from what the tab was told."""
         page, catalogue = self._page, self._watch.catalogue
         self._arranged(conversation)
         views: dict[str, tuple[Component, dict[str, Any]]] = {
@@ -341,25 +351,27 @@ class Compare:
         }
         for number, column in enumerate(page.columns):
             name = conversation.columns[number]
-            choices = choices_of(catalogue, name)
+            keep = tab.choices.get(number, []) if tab.open_list == number else []
+            tab.choices[number] = choices_of(catalogue, name, keep=keep)
             views |= {
                 f"box {number}": (column.box, {"visible": number < conversation.num_columns}),
-                f"model {number}": (column.model, {"choices": choices, "value": name}),
+                f"model {number}": (
+                    column.model,
+                    {"choices": tab.choices[number], "value": name},
+                ),
                 f"state {number}": (column.state, {"value": state_html(name, catalogue)}),
                 f"card {number}": (column.chat, {"placeholder": card_html(name, catalogue)}),
             }
         now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
-        updates = {
-            component: gr.update(**fields)
-            for key, (component, fields) in views.items()
-            if shown.get(key) != now_shown[key]
-        }
-        return updates | {page.shown: now_shown} if updates else {}
+        changed = [key for key, fields in now_shown.items() if tab.shown.get(key) != fields]
+        tab.shown = now_shown
+        return {views[key][0]: gr.update(**views[key][1]) for key in changed}
 
-    def _everything(self, conversation: Conversation) -> Updates:
+    def _everything(self, conversation: Conversation, tab: Tab) -> Updates:
         page = self._page
+        tab.shown = {}
         is_answering = self._runs.get(conversation.id) is not None
-        updates = self._heads(conversation, {}) | self._answers(conversation, range(MAX_COLUMNS))
+        updates = self._heads(conversation, tab) | self._answers(conversation, range(MAX_COLUMNS))
         for number, column in enumerate(page.columns):
             updates[column.chat] = gr.update(
                 value=chat_messages(conversation, number),

@@ -27,9 +27,7 @@ def figures_of(answer: Answer | None) -> tuple[Figure, ...]:
     """The cells of the strip, in order; always the same ones."""
     return (
         Figure("queue", _queue(answer), "time in the worker's queue"),
-        Figure(
-            "first token", _first_token(answer), "from arrival at the worker to the first token"
-        ),
+        Figure("TTFT", _first_token(answer), "time to first token, from arrival at the worker"),
         Figure("tokens/s", _rate(answer), "while decoding, the prompt's time not counted"),
         Figure("tokens", _tokens(answer), "tokens of the answer"),
         Figure("image", _image_tokens(answer), "tokens of the prompt that stand for images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from controller.protocol.fleet import ModelCard, Quantisation, WorkerState
@@ -14,12 +15,22 @@ _QUANTISATION = {
 }
 
 
-def choices_of(catalogue: Catalogue, shown: str | None) -> list[tuple[str, str]]:
-    """Label and name for a column's dropdown; its own model stays on it while it is away."""
-    choices = [(_choice_label(model), model.name) for model in catalogue.models]
-    if shown is not None and catalogue.get(shown) is None:
-        choices.append((f"{shown} (gone)", shown))
-    return choices
+def choices_of(
+    catalogue: Catalogue, shown: str | None, *, keep: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """Label and name for a column's dropdown.
+
+    Args:
+        catalogue: the models that can be chosen.
+        shown: the column's own model, which stays on the list while it is away.
+        keep: choices that may not disappear now; those of models that are gone say so.
+    """
+    choices = [(model.name, model.name) for model in catalogue.models]
+    listed = {name for _, name in choices}
+    if shown is not None and shown not in listed:
+        choices.append((shown, shown))
+        listed.add(shown)
+    return choices + [(f"{name} (gone)", name) for _, name in keep if name not in listed]
 
 
 def state_html(name: str | None, catalogue: Catalogue) -> str:
@@ -98,10 +109,6 @@ def _load(model: ModelStatus) -> list[str]:
     if model.waiting:
         words.append(f"{model.waiting} waiting")
     return words
-
-
-def _choice_label(model: ModelStatus) -> str:
-    return model.name if model.state is WorkerState.READY else f"{model.name} ({model.state})"
 
 
 def _facts_line(card: ModelCard) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,15 @@ _LATEX = [
 
 # Gradio's components have no types that a checker can see.
 Component = Any
+
+
+@dataclass(slots=True)
+class Tab:
+    """What one open tab was told last, so that it is only told what has changed since."""
+
+    shown: dict[str, str] = field(default_factory=dict)  # a part's key -> its fields, as text
+    choices: dict[int, list[tuple[str, str]]] = field(default_factory=dict)  # by column
+    open_list: int | None = None  # the column whose list of models has the focus
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Page:
 
     conversation_id: Component  # hidden; which conversation this tab shows
     address: Component  # hidden; from where page.js takes the id into the browser's address
-    shown: Component  # server side; what the columns' heads showed last
+    tab: Component  # server side; what this tab was told
     timer: Component
     banner: Component
     num_columns: Component
@@ -84,7 +93,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
     conversation_id = gr.Textbox(visible="hidden", elem_id="conversation-id", show_label=False)
     address = gr.Markdown(sanitize_html=False, visible="hidden", elem_id="address")
     picked_example = gr.Textbox(visible="hidden", elem_id="picked-example", show_label=False)
-    shown = gr.State([])
+    tab = gr.State(Tab())
     timer = gr.Timer(refresh_seconds)
     with gr.Row(elem_id="head"):
         gr.Markdown(f"<h1>{TITLE}</h1>", elem_id="title", container=False)
@@ -123,7 +132,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
     return Page(
         conversation_id=conversation_id,
         address=address,
-        shown=shown,
+        tab=tab,
         timer=timer,
         banner=banner,
         num_columns=num_columns,

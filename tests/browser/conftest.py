@@ -1,0 +1,124 @@
+"""One Chromium for all browser tests, and the page served over a pretended controller."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Error,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
+
+from tests.browser.compare_page import ComparePage
+from tests.webui.fake_controller import FakeController, demo_models
+from tests.webui.servers import ThreadedServer, web_process
+
+_CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def _chromium() -> str | None:
+    named = os.environ.get("PARAGONE_CHROMIUM")
+    return named or next((path for name in _CANDIDATES if (path := shutil.which(name))), None)
+
+
+# Of the package and not of the session: while Playwright runs, its event loop counts as running
+# in this thread, and no asynchronous test could start its own.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    path = _chromium()
+    if path is None:
+        reason = "no Chromium: install it (Debian: apt install chromium) or set PARAGONE_CHROMIUM"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="package")
+def served() -> Iterator[tuple[FakeController, str]]:
+    """The pretended controller's state, and the address of the page over it."""
+    fake = FakeController()
+    flags = ("--refresh-seconds", "0.2", "--examples", str(Path(__file__).parent / "examples"))
+    with ThreadedServer(fake.app()) as controller, web_process(controller.url, *flags) as (url, _):
+        yield fake, url
+
+
+@pytest.fixture
+def fake(served: tuple[FakeController, str]) -> FakeController:
+    """The pretended controller, with four ready models."""
+    state, _ = served
+    state.models = demo_models()
+    state.exchanges = []
+    return state
+
+
+@pytest.fixture
+def web_url(served: tuple[FakeController, str]) -> str:
+    return served[1]
+
+
+@pytest.fixture(scope="package")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests, so that Gradio's files come from its cache; tabs share nothing else."""
+    opened = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    opened.set_default_timeout(20_000)
+    expect.set_options(timeout=10_000)  # two busy cores are slow
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def requested() -> list[str]:
+    """Every address that the tab asked for, inline data aside."""
+    return []
+
+
+@pytest.fixture
+def page(context: BrowserContext, requested: list[str], web_url: str) -> Iterator[Page]:
+    """A tab. No test may leave an error in it, or have made it ask another host."""
+    tab = context.new_page()
+    errors: list[str] = []
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            requested.append(request.url)
+
+    def note_error(error: Error) -> None:
+        errors.append(str(error))
+
+    tab.on("request", note_request)
+    tab.on("pageerror", note_error)
+    yield tab
+    tab.close()
+    assert errors == []
+    assert [address for address in requested if not address.startswith(web_url)] == []
+
+
+@pytest.fixture
+def compare(page: Page, fake: FakeController, web_url: str) -> ComparePage:
+    """The page, open, with four columns."""
+    opened = ComparePage(page, web_url)
+    opened.open()
+    opened.expect_columns(list(fake.models))
+    return opened

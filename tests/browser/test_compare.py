@@ -1,0 +1,349 @@
+"""The page against a pretended controller: streams, stops, faults, uploads, manners."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from playwright.sync_api import BrowserContext, Page, expect
+
+from controller.protocol.chat import ImagePart, TextPart
+from controller.protocol.fleet import LoadProgress, WorkerState
+from tests.browser.compare_page import ComparePage
+from tests.webui.fake_controller import FakeController
+from tests.webui.servers import eventually
+
+pytestmark = pytest.mark.browser
+LONG = " ".join(f"word{number}" for number in range(2000))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(path)
+    return path
+
+
+def test_four_columns_stream_their_own_answers_with_figures(
+    compare: ComparePage, fake: FakeController
+) -> None:
+    compare.ask("What is in the picture?")
+    for column, model in zip(compare.columns, fake.models.values(), strict=True):
+        column.expect_answer(model.answer)
+        column.expect_state("done")
+        expect(column.figure("queue")).to_have_text("0.4 ms")
+        expect(column.figure("TTFT")).to_have_text("41 ms")
+        expect(column.figure("tokens/s")).to_have_text("30.0")
+        expect(column.figure("tokens")).to_have_text(str(len(model.answer.split(" "))))
+        expect(column.figure("finish")).to_have_text("stop")
+    expect(compare.send).to_be_visible()
+
+
+def test_a_hung_column_does_not_hold_up_the_others(
+    compare: ComparePage, fake: FakeController
+) -> None:
+    fake.models["demo-llava-8bit"].fault = "hang"
+    compare.ask("What is in the picture?")
+    for number, model in enumerate(fake.models.values()):
+        if model.fault is None:
+            compare.columns[number].expect_answer(model.answer)
+            compare.columns[number].expect_state("done")
+    compare.columns[1].expect_state("waiting")
+    compare.stop_all.click()
+    compare.columns[1].expect_state("stopped")
+
+
+def test_stop_ends_its_own_column_and_no_other(compare: ComparePage, fake: FakeController) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    compare.ask("Go on and on")
+    for column in compare.columns:
+        column.expect_state("streaming")
+    compare.columns[2].stop.click()
+    compare.columns[2].expect_state("stopped")
+    [exchange] = fake.of("demo-llava-4bit")
+    eventually(lambda: exchange.was_hung_up, seconds=1, what="the stopped stream is closed")
+    others = [fake.of(name)[0] for name in fake.models if name != "demo-llava-4bit"]
+    sent = [other.num_sent for other in others]
+    eventually(lambda: all(o.num_sent > n for o, n in zip(others, sent, strict=True)))
+    assert not any(other.was_hung_up for other in others)
+    expect(compare.columns[2].box.locator(".note")).to_have_text("stopped")
+    expect(compare.columns[2].answers.first).to_contain_text("word0 word1")
+    compare.stop_all.click()
+
+
+@pytest.mark.parametrize("how", ["button", "Escape"])
+def test_stop_all_ends_every_column(
+    compare: ComparePage, page: Page, fake: FakeController, how: str
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    compare.ask("Go on and on")
+    for column in compare.columns:
+        column.expect_state("streaming")
+    if how == "button":
+        compare.stop_all.click()
+    else:
+        page.keyboard.press("Escape")
+    for column in compare.columns:
+        column.expect_state("stopped")
+    eventually(lambda: all(e.was_hung_up for e in fake.exchanges), seconds=1)
+    compare.ask("And again")  # the composer is free at once
+    eventually(lambda: len(fake.exchanges) == 8)
+    compare.stop_all.click()
+
+
+def test_a_closed_tab_ends_its_answers_within_a_second(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    compare.ask("Go on and on")
+    for column in compare.columns:
+        column.expect_state("streaming")
+    page.close()
+    eventually(
+        lambda: all(exchange.was_hung_up for exchange in fake.exchanges),
+        seconds=1,
+        what="every stream is closed",
+    )
+
+
+def test_a_dead_model_is_gone_in_its_column_and_comes_back(
+    compare: ComparePage, fake: FakeController
+) -> None:
+    model, column = fake.models["demo-llava-4bit"], compare.columns[2]
+    expect(column.state).to_have_attribute("data-kind", "ready")
+    model.is_live = False
+    expect(column.state).to_have_attribute("data-kind", "gone", timeout=5000)
+    expect(column.state).to_contain_text("gone")
+    compare.expect_columns(list(fake.models))  # it keeps its place
+    compare.ask("Who is there?")
+    expect(column.error).to_contain_text("No worker serves demo-llava-4bit now")
+    compare.columns[0].expect_state("done")
+    model.is_live = True
+    model.state = WorkerState.LOADING
+    model.progress = LoadProgress(phase="language model", fraction=0.43)
+    expect(column.state).to_contain_text("loading language model 43 %")
+    model.state = WorkerState.READY
+    expect(column.state).to_have_attribute("data-kind", "ready")
+    compare.ask("And now?")
+    column.expect_answer(model.answer)
+
+
+def test_the_list_of_models_follows_the_fleet(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    compare.columns[0].model.click()
+    options = page.get_by_role("option")
+    expect(options).to_have_text([re.compile(name) for name in fake.models])
+    fake.models["demo-llava-zh"].is_live = False
+    # An open list keeps its length, so that nothing slides away under the pointer.
+    expect(options.last).to_have_text(re.compile("demo-llava-zh .gone."))
+    compare.composer.click()
+    expect(options).to_have_count(0)
+    compare.columns[0].model.click()
+    expect(options).to_have_count(3)
+    compare.composer.click()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("refuse", "The queue of this worker is full"),
+        ("error_midway", "The worker was lost in mid-answer."),
+        ("break_midway", "broke"),
+    ],
+)
+def test_an_error_is_shown_in_its_column_and_the_partial_answer_is_kept(
+    compare: ComparePage, fake: FakeController, fault: str, message: str
+) -> None:
+    model = fake.models["demo-llava"]
+    model.fault = fault  # type: ignore[assignment]  # one of the literals
+    compare.ask("What is in the picture?")
+    column = compare.columns[0]
+    expect(column.error).to_contain_text(message)
+    column.expect_state("failed")
+    expect(column.figure("finish")).to_have_text("error")
+    if fault != "refuse":
+        expect(column.answers.first).to_contain_text("There are two shapes")
+    for number in (1, 2, 3):
+        compare.columns[number].expect_state("done")
+
+
+def test_a_conversation_has_turns_and_keeps_its_image(
+    compare: ComparePage, fake: FakeController, picture: Path
+) -> None:
+    compare.upload(picture)
+    compare.ask("What is it?")
+    for column in compare.columns:
+        column.expect_state("done")
+        expect(column.questions.locator("img")).to_have_count(1)
+        expect(column.figure("image")).to_have_text("64")
+    compare.ask("And its colour?")
+    eventually(lambda: len(fake.exchanges) == 8)
+    for exchange in fake.exchanges[4:]:
+        first, answer, second = exchange.request.messages
+        assert isinstance(first.content, list)
+        image, text = first.content
+        assert isinstance(image, ImagePart)
+        assert image.image_url.url.startswith("data:image/png;base64,iVBOR")
+        assert text == TextPart(text="What is it?")
+        assert answer.content == fake.models[exchange.request.model].answer
+        assert second.content == "And its colour?"
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_an_image_can_be_pasted_and_dropped(
+    compare: ComparePage, fake: FakeController, picture: Path, event: str
+) -> None:
+    compare.transfer(picture, event)
+    compare.expect_images(1)
+    compare.ask("What is it?")
+    for column in compare.columns:
+        expect(column.questions.locator("img")).to_be_visible()
+    eventually(lambda: len(fake.exchanges) == 4)
+    parts = fake.exchanges[0].request.messages[0].content
+    assert isinstance(parts, list)
+    assert [part.type for part in parts] == ["image_url", "text"]
+
+
+def test_what_is_no_image_is_refused_with_a_reason_and_the_question_is_kept(
+    compare: ComparePage, fake: FakeController, picture: Path
+) -> None:
+    picture.write_bytes(picture.read_bytes()[:60])
+    compare.upload(picture)
+    compare.composer.fill("What is it?")
+    compare.composer.press("Enter")
+    expect(compare.notice).to_contain_text("picture.png is")
+    expect(compare.composer).to_have_value("What is it?")
+    assert fake.exchanges == []
+
+
+def test_enter_sends_and_shift_enter_breaks_the_line(
+    compare: ComparePage, fake: FakeController
+) -> None:
+    compare.composer.press_sequentially("one")
+    compare.composer.press("Shift+Enter")
+    compare.composer.press_sequentially("two")
+    compare.composer.press("Enter")
+    eventually(lambda: len(fake.exchanges) == 4)
+    assert fake.exchanges[0].request.messages[0].content == "one\ntwo"
+
+
+def test_the_settings_are_sent(compare: ComparePage, page: Page, fake: FakeController) -> None:
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Max tokens").fill("33")
+    page.get_by_label("Seed").fill("7")
+    page.get_by_label("System prompt").fill("Be brief.")
+    compare.ask("Hello")
+    eventually(lambda: len(fake.exchanges) == 4)
+    for exchange in fake.exchanges:
+        request = exchange.request
+        assert (request.temperature, request.top_p) == (0, 1)
+        assert (request.max_tokens, request.seed) == (33, 7)
+        assert request.messages[0].role == "system"
+        assert request.messages[0].content == "Be brief."
+
+
+def test_new_chat_forgets_the_turns_and_keeps_the_columns(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    compare.ask("Hello")
+    compare.columns[0].expect_state("done")
+    address = page.url
+    page.get_by_role("button", name="New chat").click()
+    expect(compare.columns[0].questions).to_have_count(0)
+    compare.expect_columns(list(fake.models))
+    expect(page).not_to_have_url(address)
+    compare.ask("Hello again")
+    eventually(lambda: len(fake.exchanges) == 8)
+    assert len(fake.exchanges[-1].request.messages) == 1
+
+
+def test_a_reload_finds_the_conversation_again(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    compare.ask("Hello")
+    for column in compare.columns:
+        column.expect_state("done")
+    expect(page).to_have_url(re.compile(r"\?c=."))
+    page.reload()
+    for column, model in zip(compare.columns, fake.models.values(), strict=True):
+        column.expect_answer(model.answer)
+
+
+def test_columns_can_be_hidden_and_given_other_models(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    page.locator("#num-columns").get_by_text("2", exact=True).click()
+    compare.expect_columns(["demo-llava", "demo-llava-8bit"])
+    compare.columns[1].model.click()
+    page.get_by_role("option", name="demo-llava-zh").click()
+    compare.ask("Hello")
+    compare.columns[1].expect_answer(fake.models["demo-llava-zh"].answer)
+    asked = sorted(exchange.request.model for exchange in fake.exchanges)
+    assert asked == ["demo-llava", "demo-llava-zh"]
+
+
+def test_models_can_be_named_in_the_address(page: Page, fake: FakeController, web_url: str) -> None:
+    compare = ComparePage(page, web_url)
+    compare.open("?models=demo-llava-zh,demo-llava")
+    compare.expect_columns(["demo-llava-zh", "demo-llava"])
+
+
+def test_an_image_in_a_model_s_answer_cannot_make_the_browser_ask_another_host(
+    compare: ComparePage, fake: FakeController, requested: list[str]
+) -> None:
+    fake.models["demo-llava"].answer = "Look: ![x](https://example.com/leak.png) <b>done</b>"
+    compare.ask("Hello")
+    compare.columns[0].expect_state("done")
+    expect(compare.columns[0].answers.locator("img")).to_have_count(1)
+    compare.columns[1].expect_state("done")
+    sent = [address for address in requested if "example.com" in address]
+    # Chromium reports the request that the policy blocked; it must never get an answer.
+    requested[:] = [address for address in requested if address not in sent]
+    loaded = compare.columns[0].answers.locator("img").evaluate("image => image.naturalWidth")
+    assert loaded == 0
+
+
+def test_every_response_carries_the_content_security_policy(web_url: str) -> None:
+    for path in ("/", "/config", "/health"):
+        policy = httpx.get(web_url + path, trust_env=False).headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe-eval" not in policy
+        assert "http" not in policy
+
+
+def test_a_second_tab_shows_the_same_conversation_while_it_streams(
+    compare: ComparePage, context: BrowserContext, page: Page, fake: FakeController
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    expect(page).to_have_url(re.compile(r"\?c=."))
+    compare.ask("Go on and on")
+    compare.columns[0].expect_state("streaming")
+    other = ComparePage(context.new_page(), page.url)
+    other.page.goto(page.url)
+    other.columns[0].expect_state("streaming")
+    other.columns[0].stop.click()
+    compare.columns[0].expect_state("stopped")
+    compare.stop_all.click()
+    other.columns[3].expect_state("stopped")
+
+
+def test_nothing_moves_while_answers_stream(compare: ComparePage, fake: FakeController) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+        model.pieces_per_second = 200
+    compare.ask("Go on and on")
+    compare.columns[0].expect_state("streaming")
+    boxes = [column.strip_place.bounding_box() for column in compare.columns]
+    began = fake.exchanges[0].num_sent
+    eventually(lambda: fake.exchanges[0].num_sent > began + 300, what="300 more words")
+    assert [column.strip_place.bounding_box() for column in compare.columns] == boxes
+    assert len({(box or {})["y"] for box in boxes}) == 1
+    compare.stop_all.click()

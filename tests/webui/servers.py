@@ -1,0 +1,97 @@
+"""Servers on real ports, in a thread or a process, so that tests can stream and hang up."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import httpx
+from starlette.types import ASGIApp
+
+from controller.chassis.serve import Server, listen
+
+
+class ThreadedServer:
+    """An application on a port of 127.0.0.1, between ``with`` and its end."""
+
+    def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
+        self._socket: socket.socket = listen("127.0.0.1", port)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = Server(app, grace_seconds=1)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
+
+    def __enter__(self) -> ThreadedServer:
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        self._socket.close()
+        assert not self._thread.is_alive(), "the server did not stop"
+
+
+def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
+    """Waits until ``condition()`` is true.
+
+    Raises:
+        AssertionError: it was not, for so long.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The page as its own process: its address, and the process, which is ended afterwards."""
+    port = free_port()
+    command = [sys.executable, "-m", "webui", "--controller-url", controller_url]
+    process = subprocess.Popen([*command, "--port", str(port), *flags])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: _answers(url, process), seconds=60, what="the page's server answers")
+        yield url, process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "the page's server has ended"
+    try:
+        return httpx.get(url + "/health", trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
