@@ -42,7 +42,7 @@ def test_each_character_comes_with_its_last_byte():
 
 
 def test_an_answer_that_ends_in_half_a_character_says_so():
-    assert stream("ab".encode() + "中".encode()[:2], decode_bytes) == [
+    assert stream(b"ab" + "中".encode()[:2], decode_bytes) == [
         "a",
         "b",
         "",

@@ -18,6 +18,7 @@ from controller.protocol.errors import (
     QueueFullError,
 )
 from tests.engine.fake_model import FakeModel, ask
+from tests.waiting import until
 from worker.engine.protocol import Accepted, Finished, TextDelta
 from worker.engine.sequential import SequentialEngine
 
@@ -44,12 +45,6 @@ async def events_of(engine, request):
 
 async def text_of(engine, request):
     return "".join(e.text for e in await events_of(engine, request) if isinstance(e, TextDelta))
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def test_an_answer_is_accepted_told_and_finished():
@@ -136,7 +131,7 @@ async def test_a_request_that_is_cancelled_while_it_is_prepared_leaves_nothing()
 async def test_an_exception_in_one_request_fails_that_one_alone(caplog):
     model = FakeModel(error=ZeroDivisionError("a bug"), error_after=3)
     async with running(model) as engine:
-        with pytest.raises(InternalError, match="ZeroDivisionError while generating.*req-7"):
+        with pytest.raises(InternalError, match=r"ZeroDivisionError while generating.*req-7"):
             await events_of(engine, ask(request_id="req-7"))
         model.error = None
         assert await text_of(engine, ask("next")) == "You said: next"
@@ -148,12 +143,10 @@ async def test_an_exception_in_one_request_fails_that_one_alone(caplog):
 async def test_what_was_said_before_an_exception_arrives():
     model = FakeModel(error=OutOfMemoryError("8 GiB needed, 1 GiB free"), error_after=3)
     async with running(model) as engine:
-        seen = ""
+        events = engine.generate(ask())
+        assert [type(await anext(events)) for _ in range(4)] == [Accepted] + 3 * [TextDelta]
         with pytest.raises(OutOfMemoryError, match="8 GiB"):
-            async for event in engine.generate(ask()):
-                if isinstance(event, TextDelta):
-                    seen += event.text
-        assert seen == "You"
+            await anext(events)
         model.error = None
         assert await text_of(engine, ask("next")) == "You said: next"
 

@@ -1,5 +1,7 @@
 """Stop strings end an answer, and no part of them is ever shown."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +34,7 @@ def reference(text, stops):
 
 def cut(text, places):
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 @given(TEXT, STOPS, st.lists(st.integers(0, 100), max_size=10))

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from controller.chassis.serve import Server, listen
 from controller.protocol.fleet import DrainRequest, LeaseReply, ModelCard, RegisterRequest
 from tests.engine.fake_model import FakeModel
+from tests.waiting import until
 from worker.app import Worker
 from worker.engine.protocol import Engine
 from worker.engine.sequential import SequentialEngine
@@ -30,10 +31,9 @@ async def serving(
     sock = sock or listen("127.0.0.1", 0)
     server = Server(app, grace_seconds=1, **options)
     task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started:
-        await asyncio.sleep(0.002)
+    await until(lambda: server.started)
     try:
-        yield "http://127.0.0.1:{}".format(sock.getsockname()[1])
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         server.should_exit = True
         await task
@@ -115,7 +115,7 @@ async def running_worker(
         return SequentialEngine(model, max_waiting=max_waiting, on_device_lost=on_device_lost)
 
     sock = listen("127.0.0.1", 0)
-    address = "http://127.0.0.1:{}".format(sock.getsockname()[1])
+    address = f"http://127.0.0.1:{sock.getsockname()[1]}"
     worker = Worker(
         ModelCard(name=model.name),
         build,
@@ -135,9 +135,3 @@ async def running_worker(
         finally:
             if model.gate is not None:
                 model.gate.set()
-
-
-async def until(condition: Callable[[], Any], seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -13,8 +13,10 @@ from PIL import Image
 from controller.protocol import sse
 from controller.protocol.chat import ChatCompletionChunk
 from controller.protocol.errors import OutOfMemoryError
+from controller.protocol.fleet import LoadProgress
 from tests.engine.fake_model import FakeModel
-from tests.worker.servers import question, running_worker, until
+from tests.waiting import until
+from tests.worker.servers import question, running_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -92,16 +94,16 @@ async def test_an_empty_answer_is_a_whole_stream():
 
 async def test_each_token_is_sent_when_it_is_made():
     model = FakeModel(gate=threading.Event())
-    async with running_worker(model) as running:
-        async with running.client.stream(
-            "POST", "/v1/chat/completions", json=question(stream=True)
-        ) as reply:
-            pieces = reply.aiter_bytes()
-            # The response begins with acceptance, before there is any token.
-            assert reply.status_code == 200
-            assert await anext(pieces) == sse.PING
-            model.gate.set()
-            assert b"Y" in await anext(pieces)
+    async with (
+        running_worker(model) as running,
+        running.client.stream("POST", "/v1/chat/completions", json=question(stream=True)) as reply,
+    ):
+        pieces = reply.aiter_bytes()
+        # The response begins with acceptance, before there is any token.
+        assert reply.status_code == 200
+        assert await anext(pieces) == sse.PING
+        model.gate.set()
+        assert b"Y" in await anext(pieces)
 
 
 async def test_images_reach_the_model_in_order():
@@ -239,8 +241,6 @@ async def test_a_full_queue_is_a_429_with_retry_after():
 
 
 async def test_while_it_loads_requests_are_a_503_with_progress():
-    from controller.protocol.fleet import LoadProgress
-
     may_load = threading.Event()
 
     def before_load(on_progress):

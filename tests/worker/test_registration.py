@@ -7,9 +7,11 @@ import httpx
 import pytest
 
 from controller.chassis.serve import listen
+from controller.protocol.errors import DeviceLostError
 from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState, WorkerStatus
 from tests.engine.fake_model import FakeModel
-from tests.worker.servers import FakeController, running_worker, serving, until
+from tests.waiting import until
+from tests.worker.servers import FakeController, running_worker, serving
 from worker.registration import Membership, Registration
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +57,7 @@ async def test_each_beat_carries_the_whole_status():
         running_worker(model, controllers=(address,)) as running,
     ):
         asking = [asyncio.create_task(running.ask()) for _ in range(3)]
-        await until(lambda: controller.calls[-1][1].status.load.waiting == 2)
+        await until(lambda: controller.calls and controller.calls[-1][1].status.load.waiting == 2)
         status = controller.calls[-1][1].status
         assert status.load.running == 1
         assert status.load.capacity == 1
@@ -79,7 +81,7 @@ async def test_a_controller_that_hangs_delays_neither_requests_nor_other_control
         writer.close()
 
     hanging = await asyncio.start_server(never_answer, "127.0.0.1", 0)
-    stuck = "http://127.0.0.1:{}".format(hanging.sockets[0].getsockname()[1])
+    stuck = f"http://127.0.0.1:{hanging.sockets[0].getsockname()[1]}"
     async with (
         hanging,
         serving(other.app) as address,
@@ -168,24 +170,24 @@ async def test_a_worker_whose_model_does_not_load_says_why_and_ends(caplog):
     def before_load(on_progress):
         raise OSError("no such folder")
 
-    async with serving(controller.app) as address:
-        async with running_worker(
+    async with (
+        serving(controller.app) as address,
+        running_worker(
             controllers=(address,), before_load=before_load, wait_until_ready=False
-        ) as running:
-            async with asyncio.timeout(5):
-                await running.failed.wait()
-            # Known to the controller before the process may end.
-            assert controller.states()[-1] == "failed"
-            assert controller.calls[-1][1].status.detail == "OSError: no such folder"
-            reply = await running.ask()
-            assert reply.status_code == 503
-            assert "no such folder" in reply.json()["error"]["message"]
+        ) as running,
+    ):
+        async with asyncio.timeout(5):
+            await running.failed.wait()
+        # Known to the controller before the process may end.
+        assert controller.states()[-1] == "failed"
+        assert controller.calls[-1][1].status.detail == "OSError: no such folder"
+        reply = await running.ask()
+        assert reply.status_code == 503
+        assert "no such folder" in reply.json()["error"]["message"]
     assert "fake cannot be loaded" in caplog.text
 
 
 async def test_a_worker_that_lost_its_device_says_so_and_ends():
-    from controller.protocol.errors import DeviceLostError
-
     controller = FakeController()
     model = FakeModel(error=DeviceLostError("unspecified launch failure"))
     async with (

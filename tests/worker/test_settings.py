@@ -20,8 +20,10 @@ def parse(line, **environ):
     [
         # From LLaVA's README and docs.
         (
-            "--host 0.0.0.0 --controller http://localhost:10000 --port 40000 "
-            "--worker http://localhost:40000 --model-path liuhaotian/llava-v1.5-13b",
+            (
+                "--host 0.0.0.0 --controller http://localhost:10000 --port 40000 "
+                "--worker http://localhost:40000 --model-path liuhaotian/llava-v1.5-13b"
+            ),
             {
                 "host": "0.0.0.0",
                 "port": 40000,
@@ -31,19 +33,25 @@ def parse(line, **environ):
             },
         ),
         (
-            "--host 0.0.0.0 --controller http://localhost:10000 --port 40000 "
-            "--worker http://localhost:40000 --model-path liuhaotian/llava-v1.5-13b --load-4bit",
+            (
+                "--host 0.0.0.0 --controller http://localhost:10000 --port 40000 "
+                "--worker http://localhost:40000 --model-path liuhaotian/llava-v1.5-13b --load-4bit"
+            ),
             {"load_4bit": True, "load_8bit": False},
         ),
         (
-            "--host 0.0.0.0 --controller-address http://localhost:10000 --port 40000 "
-            "--worker-address http://localhost:40000 --model-path checkpoints/llava-lora "
-            "--model-base lmsys/vicuna-7b-v1.5 --device mps",
+            (
+                "--host 0.0.0.0 --controller-address http://localhost:10000 --port 40000 "
+                "--worker-address http://localhost:40000 --model-path checkpoints/llava-lora "
+                "--model-base lmsys/vicuna-7b-v1.5 --device mps"
+            ),
             {"model_base": "lmsys/vicuna-7b-v1.5", "device": "mps"},
         ),
         (
-            "--model-path m --multi-modal --limit-model-concurrency 8 --stream-interval 2 "
-            "--no-register --use-flash-attn --model-name n --load-8bit",
+            (
+                "--model-path m --multi-modal --limit-model-concurrency 8 --stream-interval 2 "
+                "--no-register --use-flash-attn --model-name n --load-8bit"
+            ),
             {
                 "limit_model_concurrency": 8,
                 "stream_interval": 2,

@@ -83,7 +83,8 @@ class Sampler:
         """Tokens that were there before become less likely (CTRL, arXiv:1909.05858, eq. 2)."""
         size = logits.numel()
         # An image's placeholder may lie after the vocabulary.
-        seen = torch.tensor([i for i in self._seen if i < size], device=logits.device)
+        ids = [token_id for token_id in self._seen if token_id < size]
+        seen = torch.tensor(ids, dtype=torch.long, device=logits.device)
         scores = logits[seen]
         scores = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
         return logits.scatter(0, seen, scores)
