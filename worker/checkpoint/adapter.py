@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from worker.checkpoint.errors import AdapterError
+from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.formats import ADAPTER_FILES
+from worker.checkpoint.headers import read_headers
 from worker.checkpoint.pickles import load_pickle
 from worker.checkpoint.plan import AdapterSource
+from worker.checkpoint.preflight import some
 
 # PEFT's name of a tensor: the module inside the model, then the kind of tensor.
 _TENSOR = re.compile(
@@ -23,29 +27,64 @@ _TENSOR = re.compile(
 )
 
 
+def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
+    """Checks an adapter against a model's skeleton, by the headers of its file.
+
+    Raises:
+        AdapterError: it is no LoRA, or aims at modules that the model lacks, or at other shapes.
+    """
+    folder = source.folder
+    settings = folder.json("adapter_config.json") or {}
+    kind = str(settings.get("peft_type", "unknown"))
+    if kind != "LORA":
+        raise AdapterError(f"{folder.path} is a {kind} adapter; LoRA is what is supported")
+    modules = dict(bones.named_modules())
+    headers = read_headers(_file(folder))
+    targets = {_target(header.name, source).module for header in headers}
+    lacking = sorted(targets - set(modules))
+    if lacking:
+        raise AdapterError(
+            f"the adapter {folder.path} aims at {len(lacking)} modules that its base lacks: "
+            f"{some(lacking)}. It was trained over another model"
+        )
+    for header in headers:
+        target = _target(header.name, source)
+        weight = getattr(modules[target.module], "weight", None)
+        side = {"lora_A": 1, "lora_B": 0}.get(target.kind)
+        if weight is None or side is None:
+            continue
+        wanted, found = weight.shape[side], header.shape[side]
+        if wanted != found:
+            raise AdapterError(
+                f"the adapter {folder.path} does not fit its base: {target.module} has "
+                f"{wanted} {'inputs' if side else 'outputs'}, the adapter's {target.kind} {found}. "
+                "It was trained over another model"
+            )
+
+
 def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # noqa: ANN401
     """The model with an adapter around it; the base's weights stay as they are.
 
     Args:
-        model: a loaded transformers model, quantised or not.
+        model: a loaded transformers model, quantised or not; checked with `check_adapter`.
         source: the adapter's folder, and how its module names map to the model's.
         name: PEFT's name for it.
 
     Raises:
-        AdapterError: it is no LoRA, or aims at modules that the model lacks, or at other shapes.
+        AdapterError: its tensors do not fit.
     """
     # Imported on use: PEFT takes a second, and most checkpoints have no adapter.
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict  # noqa: PLC0415
 
     folder = source.folder
+    file = _file(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    targets: set[str] = set()
+    for key, tensor in _read(file).items():
+        target = _target(key, source)
+        targets.add(target.module)
+        tensors[f"base_model.model.{target.module}.{target.kind}{target.rest}"] = tensor
     config = PeftConfig.from_pretrained(str(folder.path))
-    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
-        raise AdapterError(f"{folder.path} is a {config.peft_type} adapter; LoRA is supported")
-    file = folder.first(*ADAPTER_FILES)
-    if file is None:
-        raise AdapterError(f"{folder.path} lacks {' or '.join(ADAPTER_FILES)}")
-    tensors, targets = _renamed(_read(file), source)
-    _require_targets(model, targets, folder.path)
     # The tensors say which modules are adapted. The config's list of suffixes (such as "q_proj")
     # would also catch the vision tower's layers.
     config.target_modules = sorted(targets)
@@ -61,13 +100,36 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
     try:
         result = set_peft_model_state_dict(wrapped, tensors, adapter_name=name)
     except RuntimeError as error:
-        raise AdapterError(
-            f"{file} does not fit its base: {' '.join(str(error).split())[:400]}"
-        ) from error
+        reason = " ".join(str(error).split())[:400]
+        raise AdapterError(f"{file} does not fit its base: {reason}") from error
     if result.unexpected_keys:
-        raise AdapterError(f"{file} has tensors without a place: {_some(result.unexpected_keys)}")
+        raise AdapterError(f"{file} has tensors without a place: {some(result.unexpected_keys)}")
     wrapped.eval()
     return wrapped
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    module: str  # as the model calls it
+    kind: str  # "lora_A", ...
+    rest: str  # ".weight"
+
+
+def _target(key: str, source: AdapterSource) -> _Target:
+    match = _TENSOR.fullmatch(key)
+    if match is None:
+        raise AdapterError(
+            f"{source.folder.path} holds {key!r}, which is not a LoRA tensor; it may be of a "
+            "kind of adapter that is not supported"
+        )
+    return _Target(source.rename(match["module"]), match["kind"], match["rest"] or "")
+
+
+def _file(folder: CheckpointFolder) -> Path:
+    file = folder.first(*ADAPTER_FILES)
+    if file is None:
+        raise AdapterError(f"{folder.path} lacks {' or '.join(ADAPTER_FILES)}")
+    return file
 
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
@@ -75,36 +137,3 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_file(file)
         return tensors
     return load_pickle(file)
-
-
-def _renamed(
-    tensors: Mapping[str, torch.Tensor], source: AdapterSource
-) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """The tensors under the model's names, and the modules that they adapt."""
-    renamed: dict[str, torch.Tensor] = {}
-    targets: set[str] = set()
-    for key, tensor in tensors.items():
-        match = _TENSOR.fullmatch(key)
-        if match is None:
-            raise AdapterError(
-                f"{source.folder.path} holds {key!r}, which is not a LoRA tensor; it may be of a "
-                "kind of adapter that is not supported"
-            )
-        module = source.rename(match["module"])
-        targets.add(module)
-        renamed[f"base_model.model.{module}.{match['kind']}{match['rest'] or ''}"] = tensor
-    return renamed, targets
-
-
-def _require_targets(model: Any, targets: set[str], folder: Path) -> None:  # noqa: ANN401
-    lacking = sorted(targets - {name for name, _ in model.named_modules()})
-    if lacking:
-        raise AdapterError(
-            f"the adapter {folder} aims at {len(lacking)} modules that its base lacks: "
-            f"{_some(lacking)}. It was trained over another model"
-        )
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -27,12 +27,15 @@ class ModelFamily:
     """What loading needs of a family.
 
     ``finish`` is called once with the loaded model. ``image_tokens`` is for a square image.
+    ``names_are_final`` says that the plan's tensor names are the model's own, so that they can be
+    checked; transformers renames those of its older checkpoints while it loads them.
     """
 
     model_class: Any
     config: Any
     tokenizer: Any
     prompting: Prompting
+    names_are_final: bool = False
     image_token_id: int | None = None
     image_tokens: int | None = None
     finish: Callable[[nn.Module], None] = lambda _model: None
@@ -66,6 +69,7 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         config=config,
         tokenizer=tokenizer.tokenizer,
         prompting=prompting,
+        names_are_final=True,
         image_token_id=config.image_token_index,
         image_tokens=prompting.num_image_tokens(plan.image.tile_size, plan.image.tile_size),
         finish=_admit_placeholder,

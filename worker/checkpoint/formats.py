@@ -17,7 +17,7 @@ from worker.checkpoint.errors import (
     PathError,
 )
 from worker.checkpoint.folder import CheckpointFolder, locate
-from worker.checkpoint.plan import AdapterSource, Family, LoadPlan, Part, WeightSource
+from worker.checkpoint.plan import AdapterSource, Family, LoadPlan, WeightSource
 from worker.checkpoint.spec import LoadSpec
 from worker.checkpoint.tower import Tower, rename_tower_tensor
 
@@ -83,8 +83,8 @@ def _plan_llava(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
             f"{folder.path} is a whole checkpoint, with a language model of its own; it takes no "
             "--model-base"
         )
-    tower = llava.find_own_tower(folder.config, [folder.path])
-    own = WeightSource(Part.LANGUAGE_MODEL, folder.weight_files(), _own_names(folder.config))
+    tower = _tower(folder)
+    own = WeightSource(folder.weight_files(), _own_names(folder.config))
     return _llava_plan("llava", folder, tower, sources=(own,), tokenizer_folder=folder)
 
 
@@ -112,12 +112,12 @@ def _plan_llava_lora(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
 def _llava_over_base(
     kind: str, folder: CheckpointFolder, base: CheckpointFolder, projector: Path
 ) -> LoadPlan:
-    tower = llava.find_own_tower(folder.config, [folder.path, base.path])
+    tower = _tower(folder, base)
     rename = _own_names(folder.config)
     _require_same_shape(folder, base)
     sources = (
-        WeightSource(Part.LANGUAGE_MODEL, _weights(base), rename),
-        WeightSource(Part.PROJECTOR, (projector,), rename),
+        WeightSource(_weights(base), rename),
+        WeightSource((projector,), rename),
     )
     tokenizer = folder if folder.first("tokenizer.model", "tokenizer.json") else base
     plan = _llava_plan(kind, folder, tower, sources=sources, tokenizer_folder=tokenizer)
@@ -133,7 +133,7 @@ def _llava_plan(
     tokenizer_folder: CheckpointFolder,
 ) -> LoadPlan:
     config = folder.config
-    tower_source = WeightSource(Part.VISION_TOWER, tower.folder.weight_files(), rename_tower_tensor)
+    tower_source = WeightSource(tower.folder.weight_files(), rename_tower_tensor)
     # As in the original code: a copy of the tower in the checkpoint counts only where the tower
     # was trained too. Otherwise it is a leftover, and the tower's own folder is what was used.
     if llava.trained_tower(config) or not tower_source.files:
@@ -153,6 +153,13 @@ def _llava_plan(
         image=llava.image_setup(config, tower),
         template=llava.template_name(config),
     )
+
+
+def _tower(folder: CheckpointFolder, base: CheckpointFolder | None = None) -> Tower:
+    # The cheap question first: finding the tower may mean a download.
+    llava.language_model_type(folder.config)
+    homes = [folder.path] if base is None else [folder.path, base.path]
+    return llava.find_own_tower(folder.config, homes)
 
 
 def _own_names(config: Mapping[str, Any]) -> Callable[[str], str | None]:
@@ -244,7 +251,7 @@ def _transformers_plan(kind: str, family: Family, folder: CheckpointFolder) -> L
         folder=folder,
         architecture=str(architectures[0]),
         config=config,
-        sources=(WeightSource(Part.LANGUAGE_MODEL, _weights(folder), _same),),
+        sources=(WeightSource(_weights(folder), _same),),
         tokenizer_folder=folder,
         context_length=llava.context_length(text_config),
     )

@@ -13,12 +13,15 @@ from torch import nn
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
 from controller.protocol.fleet import LoadProgress, ModelCard
+from worker.checkpoint.adapter import attach_adapter, check_adapter
 from worker.checkpoint.errors import CheckpointError, IncompleteError
 from worker.checkpoint.facts import facts_of
 from worker.checkpoint.families import family_of
 from worker.checkpoint.formats import plan_load
+from worker.checkpoint.memory import count_weights, free_bytes, require_memory
 from worker.checkpoint.placement import Placement, place
 from worker.checkpoint.plan import LoadPlan, Part
+from worker.checkpoint.preflight import require_tensors, skeleton, some
 from worker.checkpoint.prompt import PreparedPrompt, Prompting
 from worker.checkpoint.quantise import quantisation_config
 from worker.checkpoint.spec import LoadSpec
@@ -108,8 +111,16 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     tensors = plan.tensors()
     facts = facts_of(spec, plan, tensors)
     placement = place(spec, tensors)
-    # Before any weight is read: what can fail early, fails early.
+    # What can fail before any weight is read, fails here.
     family = family_of(plan, spec)
+    bones = skeleton(family.model_class, family.config)
+    if family.names_are_final:
+        require_tensors(bones, plan, tensors)
+    if plan.adapter is not None:
+        check_adapter(bones, plan.adapter)
+    require_memory(
+        count_weights(bones, tensors), spec.quantisation, placement, free_bytes(placement.device)
+    )
     meter = _Meter(on_progress, sum(planned.header.num_bytes for planned in tensors.values()))
     store = TensorStore(meter.add)
     try:
@@ -120,7 +131,9 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     family.finish(model)
     if plan.adapter is not None:
         on_progress(LoadProgress(phase="adapter", fraction=1.0))
-        model = _adapt(model, plan, spec)
+        model = attach_adapter(model, plan.adapter, name=ADAPTER_NAME)
+        if spec.merge_lora:
+            model = model.merge_and_unload()
     generation = _generation_config(plan)
     on_progress(meter.finished("ready"))
     return LoadedCheckpoint(
@@ -161,7 +174,7 @@ def _build(
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise IncompleteError(
-            f"{spec.model_path} lacks {len(missing)} tensors of its model: {_some(missing)}"
+            f"{spec.model_path} lacks {len(missing)} tensors of its model: {some(missing)}"
         )
     mismatched = sorted(loaded["mismatched_keys"])
     if mismatched:
@@ -171,15 +184,6 @@ def _build(
             f"says, such as {name}: {tuple(found)} instead of {tuple(wanted)}"
         )
     return model
-
-
-def _adapt(model: Any, plan: LoadPlan, spec: LoadSpec) -> Any:  # noqa: ANN401
-    # Imported on use: most checkpoints have no adapter.
-    from worker.checkpoint.adapter import attach_adapter  # noqa: PLC0415
-
-    assert plan.adapter is not None  # noqa: S101 - the caller's condition, for the type checker
-    adapted = attach_adapter(model, plan.adapter, name=ADAPTER_NAME)
-    return adapted.merge_and_unload() if spec.merge_lora else adapted
 
 
 class _Meter:
@@ -255,8 +259,3 @@ def _defaults(generation: Mapping[str, Any]) -> GenerationDefaults:
         top_k=generation.get("top_k"),
         repetition_penalty=penalty,
     )
-
-
-def _some(names: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -42,16 +42,17 @@ def place(spec: LoadSpec, tensors: Mapping[str, PlannedTensor]) -> Placement:
         CheckpointError: there is no such device or dtype.
         QuantisationError: bitsandbytes does not serve the device.
     """
-    device = _device(spec.device)
+    device = _parse(spec.device)
     if spec.quantisation is not Quantisation.NONE and device.type not in _QUANTISED_DEVICES:
         raise QuantisationError(
             f"bitsandbytes cannot hold {spec.quantisation} weights on {device.type}; it serves "
             f"{', '.join(_QUANTISED_DEVICES)}. Load in full precision, or with --device cpu"
         )
+    _require_device(device)
     return Placement(device, _dtype(spec.dtype, device, tensors))
 
 
-def _device(name: str) -> torch.device:
+def _parse(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
@@ -62,17 +63,19 @@ def _device(name: str) -> torch.device:
         raise CheckpointError(
             f"--device {name!r} is not a device; known are auto, cpu, cuda, cuda:N and mps"
         ) from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise CheckpointError(
-                f"--device {name} asks for a GPU that is not there: torch sees {count}. "
-                "Use --device cpu, or install a torch that is built for this GPU"
-            )
-        return torch.device("cuda", device.index or 0)
+    # transformers and torch name the same GPU differently without an index.
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _require_device(device: torch.device) -> None:
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(
+            f"--device {device} asks for a GPU that is not there: torch sees "
+            f"{torch.cuda.device_count()}. Use --device cpu, or install a torch that is built for "
+            "this machine's GPU"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise CheckpointError("--device mps: this machine has no Metal device; use --device cpu")
-    return device
 
 
 def _dtype(

@@ -28,15 +28,32 @@ class Part(StrEnum):
     PROJECTOR = "projector"
 
 
+# How the parameters of vision towers and projectors begin, in transformers' vision-language models.
+_TOWERS = (
+    "model.vision_tower.",
+    "model.visual.",
+    "model.vision_model.",
+    "vision_tower.",
+    "visual.",
+)
+_PROJECTORS = ("model.multi_modal_projector.", "model.image_newline", "model.connector.")
+
+
+def part_of(name: str) -> Part:
+    """The part of a model that a parameter belongs to."""
+    if name.startswith(_TOWERS):
+        return Part.VISION_TOWER
+    return Part.PROJECTOR if name.startswith(_PROJECTORS) else Part.LANGUAGE_MODEL
+
+
 @dataclass(frozen=True, slots=True)
 class WeightSource:
-    """Files that a part of the model comes from.
+    """Files that hold some of the model's tensors.
 
     ``rename`` turns a name in the files into the model's parameter name, or None for a tensor that
     this model has no use for.
     """
 
-    part: Part
     files: tuple[Path, ...]
     rename: Callable[[str], str | None]
 
@@ -114,5 +131,5 @@ class LoadPlan:
                 for header in read_headers(file):
                     name = source.rename(header.name)
                     if name is not None:
-                        planned[name] = PlannedTensor(header, source.part)
+                        planned[name] = PlannedTensor(header, part_of(name))
         return planned

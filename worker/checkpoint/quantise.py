@@ -23,6 +23,11 @@ _KEPT = [
 ]
 
 
+def is_kept(module: str) -> bool:
+    """Whether a module stays as it is, by the name that it has in the whole model."""
+    return any(module == name or module.startswith(f"{name}.") for name in _KEPT)
+
+
 def quantisation_config(spec: LoadSpec, dtype: torch.dtype) -> Any:  # noqa: ANN401
     """Transformers' config for a spec; None for full precision.
 

@@ -49,9 +49,19 @@ class _Special:
 
 
 class SentencePieceEncoder:
-    """SentencePiece with the special tokens of a transformers tokenizer around it."""
+    """SentencePiece with the special tokens of a transformers tokenizer around it.
 
-    def __init__(self, file: Path, tokenizer: Any, *, bos_id: int | None) -> None:  # noqa: ANN401
+    Tokens that the model has no embedding for (added by a tokenizer's config alone) stay text.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        tokenizer: Any,  # noqa: ANN401 - transformers is untyped
+        *,
+        bos_id: int | None,
+        num_embeddings: int,
+    ) -> None:
         from sentencepiece import SentencePieceProcessor  # noqa: PLC0415
 
         self.bos_id = bos_id
@@ -59,6 +69,7 @@ class SentencePieceEncoder:
         self._specials = {
             token.content: _Special(number, token.lstrip, token.rstrip)
             for number, token in tokenizer.added_tokens_decoder.items()
+            if number < num_embeddings
         }
         longest_first = sorted(self._specials, key=len, reverse=True)
         alternatives = "|".join(re.escape(content) for content in longest_first)
@@ -143,7 +154,10 @@ def load_tokenizer(
     if vocabulary.is_file() and settings.get("legacy", True) is not False:
         starts = settings.get("add_bos_token", True)
         encoder = SentencePieceEncoder(
-            vocabulary, tokenizer, bos_id=tokenizer.bos_token_id if starts else None
+            vocabulary,
+            tokenizer,
+            bos_id=tokenizer.bos_token_id if starts else None,
+            num_embeddings=num_embeddings,
         )
         _require_size(folder, encoder.vocabulary_size, num_embeddings)
         return LoadedTokenizer(tokenizer, encoder)

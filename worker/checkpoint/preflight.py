@@ -1,0 +1,80 @@
+"""Checks before any weight is read: names, shapes, the adapter's targets, and memory.
+
+They are made against a skeleton, the model on torch's "meta" device, which has shapes and no data.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from worker.checkpoint.errors import BaseModelError, CheckpointError, IncompleteError, TowerError
+from worker.checkpoint.folder import CheckpointFolder
+from worker.checkpoint.plan import LoadPlan, Part, PlannedTensor, part_of
+
+
+def skeleton(model_class: Any, config: Any) -> Any:  # noqa: ANN401 - transformers is untyped
+    """The model without data. Its config is a copy, since building a model settles parts of it."""
+    with torch.device("meta"):
+        return model_class(copy.deepcopy(config))
+
+
+def require_tensors(
+    bones: Any,  # noqa: ANN401 - transformers is untyped
+    plan: LoadPlan,
+    tensors: Mapping[str, PlannedTensor],
+) -> None:
+    """Checks that every parameter of a skeleton is on disk, in its shape.
+
+    Raises:
+        BaseModelError: the language model's, of a checkpoint over a base.
+        TowerError: the vision tower's.
+        IncompleteError: any other's.
+    """
+    tied = set(getattr(bones, "all_tied_weights_keys", {}))
+    wanted = {name: tuple(tensor.shape) for name, tensor in bones.state_dict().items()}
+    missing = sorted(set(wanted) - set(tensors) - tied)
+    if missing:
+        part = part_of(missing[0])
+        names = [name for name in missing if part_of(name) is part]
+        raise _blame(plan, part)(
+            f"{_home(plan, part).path} lacks {len(names)} tensors of the {part}: {some(names)}"
+        )
+    other = [
+        name
+        for name, shape in sorted(wanted.items())
+        if name in tensors and tensors[name].header.shape != shape
+    ]
+    if other:
+        name = other[0]
+        found = tensors[name]
+        raise _blame(plan, found.part)(
+            f"{found.header.file} does not fit the config of {plan.folder.path}: {len(other)} "
+            f"tensors have another shape, such as {found.header.name}, which is "
+            f"{_shape(found.header.shape)} instead of {_shape(wanted[name])}"
+        )
+
+
+def _blame(plan: LoadPlan, part: Part) -> Callable[[str], CheckpointError]:
+    if part is Part.VISION_TOWER:
+        return TowerError
+    if part is Part.LANGUAGE_MODEL and plan.base is not None:
+        return BaseModelError
+    return IncompleteError
+
+
+def _home(plan: LoadPlan, part: Part) -> CheckpointFolder:
+    return plan.base if part is Part.LANGUAGE_MODEL and plan.base is not None else plan.folder
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def some(names: list[str], limit: int = 3) -> str:
+    """The first few of a list of names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
