@@ -58,7 +58,7 @@ class DispatchMethod(StrEnum):
 
     SHORTEST_QUEUE = "shortest_queue"  # fewest requests for its speed; LLaVA's
     LOTTERY = "lottery"  # by chance, in proportion to speed; LLaVA's
-    LEAST_WORK = "least_work"  # the one that would be done first
+    LEAST_WORK = "least_work"  # the one that would come to it first
     AFFINITY = "affinity"  # back to the worker whose caches know the image or conversation
 
 
@@ -72,15 +72,16 @@ def lottery(candidates: Sequence[C], _hints: RoutingHints, rng: random.Random) -
     return rng.choices(candidates, _speeds(candidates))[0]
 
 
-def least_work(candidates: Sequence[C], hints: RoutingHints, rng: random.Random) -> C:
-    """The worker that would be done first: tokens ahead and of this request, over its speed.
+def least_work(candidates: Sequence[C], _hints: RoutingHints, rng: random.Random) -> C:
+    """The worker that would come to it first: the tokens ahead of it, over its speed.
 
-    Requests that did not come through here count as answers of ordinary length.
+    Requests that did not come through here count as answers of ordinary length. Of several idle
+    workers the fastest is taken: the first token of the answer itself counts too.
     """
 
     def tokens(candidate: C) -> float:
         foreign = candidate.queue_length - candidate.in_flight
-        return candidate.in_flight_tokens + foreign * DEFAULT_ANSWER_TOKENS + hints.tokens
+        return candidate.in_flight_tokens + foreign * DEFAULT_ANSWER_TOKENS + 1
 
     return _lowest(candidates, _speeds(candidates), tokens, rng)
 

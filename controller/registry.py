@@ -29,6 +29,7 @@ from controller.protocol.fleet import (
 
 LEASE_BEATS = 3  # heartbeats that may be missed before a worker counts as gone
 LATE_BEATS = 2  # and before it is avoided while others are punctual
+SPEED_HALF_LIFE_SECONDS = 600.0  # a worker that has become slower is known as such in minutes
 RETRY_AFTER_SECONDS = 2.0  # a supervisor restarts a worker, or another one joins, in about this
 MAX_REMEMBERED_MODELS = 4096  # names kept to tell "gone" from "never heard of"
 
@@ -60,6 +61,10 @@ class WorkerRecord:
     in_flight: int = 0  # requests of this controller
     in_flight_tokens: int = 0  # their estimated cost, see `routing.RoutingHints.tokens`
     foreign: int = 0  # requests that others had with it at its last beat
+    # Its best measured speed, all streams together, slowly forgotten; None before its first
+    # answer. The best, as a worker that runs few streams at a time measures less than it can do,
+    # would be given less for it, and would measure less again.
+    tokens_per_second: float | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -79,11 +84,6 @@ class WorkerRecord:
         """Requests that it runs at once."""
         return self.status.load.capacity
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Its measured speed, all streams together; None before its first answer."""
-        return self.status.load.tokens_per_second
-
     def is_live(self, now: float) -> bool:
         """Whether it serves: ready, not asked to leave, and heard of lately."""
         return self.state is WorkerState.READY and not self.lease.is_over(now)
@@ -99,12 +99,17 @@ class WorkerRecord:
 
     def beat(self, message: RegisterRequest, now: float) -> None:
         """Takes over what the worker says of itself; being heard of ends any suspicion."""
+        since_last = now - self.lease.renewed_at
         self.version = message.version
         self.status = message.status
         self.heartbeat_seconds = message.heartbeat_seconds
         self.lease = Lease(now, LEASE_BEATS * message.heartbeat_seconds)
         self.suspicion = None
         load = message.status.load
+        if load.tokens_per_second:
+            forgotten = 0.5 ** (since_last / SPEED_HALF_LIFE_SECONDS)
+            remembered = (self.tokens_per_second or 0.0) * forgotten
+            self.tokens_per_second = max(load.tokens_per_second, remembered)
         self.foreign = max(0, load.running + load.waiting - self.in_flight)
 
     @contextmanager

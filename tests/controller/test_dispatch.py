@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +19,15 @@ from controller.dispatch import (
     lottery,
     shortest_queue,
 )
+from controller.registry import Registry
 from controller.routing import DEFAULT_ANSWER_TOKENS, RoutingHints
+from tests.controller.cost_model import (
+    Policy,
+    SimulatedWorker,
+    first_token_percentile,
+    round_robin,
+    simulate,
+)
 
 
 @dataclass(eq=False)
@@ -96,7 +105,7 @@ def test_lottery_draws_in_proportion_to_speed() -> None:
     assert 2900 < wins < 3100
 
 
-def test_least_work_takes_the_one_that_would_be_done_first() -> None:
+def test_least_work_takes_the_one_with_less_work_ahead() -> None:
     # One long answer is more work than three short ones.
     long = Worker(queue_length=1, in_flight=1, in_flight_tokens=1000)
     short = Worker(queue_length=3, in_flight=3, in_flight_tokens=90)
@@ -155,6 +164,35 @@ def test_affinity_passes_over_a_worker_a_whole_batch_behind_the_idlest() -> None
     assert affinity(workers, KEYED[0], rng()) is home
     home.queue_length = home.capacity + 1
     assert affinity(workers, KEYED[0], rng()) is not home
+
+
+@pytest.mark.parametrize("rate", [2.5, 3.5, 4.5])
+def test_least_work_keeps_first_tokens_far_sooner_than_round_robin(rate: float) -> None:
+    # Two workers of speed 1 and 3; at 2.5 requests a second a half is just what the slow one can
+    # take, at 4.5 it is twice that.
+    def p99(policy: Policy) -> float:
+        workers = [SimulatedWorker("slow", speed=1), SimulatedWorker("fast", speed=3)]
+        requests = simulate(policy, workers, rate=rate, seconds=200, seed=1)
+        assert all(request.produced == request.answer_tokens for request in requests)
+        return first_token_percentile(requests, 99)
+
+    assert p99(least_work) < 0.2 * p99(round_robin())
+
+
+@pytest.mark.parametrize("method", DispatchMethod)
+def test_no_policy_herds_while_reports_are_stale(method: DispatchMethod) -> None:
+    # A burst within one heartbeat: whoever looked idle in the last report looks so all along.
+    workers = [SimulatedWorker("a", speed=1), SimulatedWorker("b", speed=1)]
+    registry = Registry(clock=lambda: 0.0, wall_clock=lambda: 0.0)
+    for worker in workers:
+        registry.heartbeat(worker.registration(0.0))
+    chance = rng()
+    with ExitStack() as open_requests:
+        for hints in KEYED[:100]:
+            record = POLICIES[method](registry.rotation("demo"), hints, chance)
+            open_requests.enter_context(record.carrying(hints.tokens))
+        shares = [record.in_flight for record in registry.workers()]
+    assert min(shares) >= 30
 
 
 def test_affinity_without_a_key_is_least_work() -> None:

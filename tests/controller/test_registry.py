@@ -302,6 +302,20 @@ def test_a_stale_report_does_not_hide_the_requests_since(registry: Registry) -> 
     assert record.in_flight_tokens == 0
 
 
+def test_a_workers_best_speed_is_forgotten_slowly(registry: Registry, clock: Clock) -> None:
+    registry.register(said_by())
+    (record,) = registry.rotation("demo")
+    assert record.tokens_per_second is None
+    registry.heartbeat(said_by(load=WorkerLoad(tokens_per_second=100.0)))
+    clock.now += 1
+    registry.heartbeat(said_by(load=WorkerLoad(tokens_per_second=20.0)))
+    assert record.tokens_per_second == pytest.approx(100, rel=0.01)
+    for _ in range(30 * 60):
+        clock.now += 1
+        registry.heartbeat(said_by(load=WorkerLoad(tokens_per_second=20.0)))
+    assert record.tokens_per_second == pytest.approx(20.0, rel=0.01)
+
+
 def test_names_are_not_remembered_without_bound(registry: Registry, clock: Clock) -> None:
     for number in range(MAX_REMEMBERED_MODELS + 50):
         registry.register(said_by("w", f"model-{number}"))
