@@ -60,13 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def stop() -> None:
         server.should_exit = True
 
-    name = settings.load_spec().served_name
+    name, token = settings.load_spec().served_name, settings.fleet_token
     worker = Worker(
-        ModelCard(name=name, base=settings.model_base, quantisation=settings.quantisation),
+        ModelCard(name=name, quantisation=settings.quantisation),
         build,
         memberships=memberships,
         worker_id="worker-" + uuid.uuid4().hex,
         heartbeat_seconds=settings.heartbeat_seconds,
+        fleet_token=token.get_secret_value() if token else None,
         max_body_bytes=settings.max_body_bytes,
         grace_seconds=settings.grace_seconds,
         on_failure=stop,

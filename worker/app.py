@@ -42,6 +42,7 @@ class Worker:
         worker_id: of this process.
         heartbeat_seconds: how often controllers hear from it.
         max_body_bytes: the largest request body.
+        fleet_token: what controllers ask workers for, where they do.
         grace_seconds: how long answers may go on after a stop was asked for.
         on_failure: called once nothing can be served any more and controllers know it.
     """
@@ -54,6 +55,7 @@ class Worker:
         memberships: Sequence[Membership],
         worker_id: str,
         heartbeat_seconds: float = 1.0,
+        fleet_token: str | None = None,
         max_body_bytes: int = 64 * 1024 * 1024,
         grace_seconds: float = 30,
         on_failure: Callable[[], None],
@@ -70,6 +72,7 @@ class Worker:
             heartbeat_seconds=heartbeat_seconds,
             status=self.lifecycle.status,
             http=self._http,
+            token=fleet_token,
         )
         self.lifecycle.on_change(self._registration.announce)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -62,6 +62,7 @@ class Registration:
         heartbeat_seconds: how often each controller is told the whole status.
         status: the status as of now.
         http: the client; without a proxy from the environment, as controllers are neighbours.
+        token: what controllers ask workers for, where they do.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Registration:
         heartbeat_seconds: float,
         status: Callable[[], WorkerStatus],
         http: httpx.AsyncClient,
+        token: str | None = None,
     ) -> None:
         self._leases = [_Lease(membership) for membership in memberships]
         self._worker_id = worker_id
@@ -80,6 +82,9 @@ class Registration:
         self._heartbeat_seconds = heartbeat_seconds
         self._status = status
         self._http = http
+        self._headers = {"content-type": "application/json"}
+        if token is not None:
+            self._headers["authorization"] = f"Bearer {token}"
 
     async def run(self) -> None:
         """Keeps all leases until it is cancelled."""
@@ -150,7 +155,7 @@ class Registration:
         reply = await self._http.post(
             url,
             content=body,
-            headers={"content-type": "application/json"},
+            headers=self._headers,
             timeout=PATIENCE_SECONDS,
         )
         return reply.raise_for_status()

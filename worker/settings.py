@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from controller.chassis.settings import ProcessSettings
 from controller.protocol.fleet import Quantisation
@@ -75,6 +75,12 @@ class WorkerSettings(ProcessSettings):
         default=None,
         json_schema_extra={"flags": ["--worker"]},
         description="where controllers reach this worker; without it, made of host and port",
+    )
+    fleet_token: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="what controllers ask workers for; better in the environment than on a command "
+        "line, where others on the machine can read it",
     )
     no_register: bool = Field(default=False, description="serve without any controller")
     heartbeat_seconds: float = Field(

@@ -45,6 +45,7 @@ class FakeController:
 
     status: int = 200
     known: bool = True
+    token: str | None = None
     body: str | None = None  # instead of a lease
     calls: list[tuple[str, RegisterRequest]] = field(default_factory=list)
     drained: list[str] = field(default_factory=list)
@@ -56,6 +57,8 @@ class FakeController:
         @app.post("/fleet/{call}")
         async def fleet(call: str, request: Request) -> Response:
             body = await request.body()
+            if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
+                return Response(status_code=401)
             if call == "drain":
                 self.drained.append(DrainRequest.model_validate_json(body).worker_id)
             else:

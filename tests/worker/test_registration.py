@@ -200,3 +200,11 @@ async def test_a_worker_that_lost_its_device_says_so_and_ends():
             await running.failed.wait()
         assert controller.states()[-1] == "failed"
         assert (await running.client.get("/ready")).status_code == 503
+
+
+async def test_the_fleets_token_goes_with_each_call():
+    controller = FakeController(token="secret")
+    async with serving(controller.app) as address:
+        async with running_worker(controllers=(address,), fleet_token="secret"):
+            await until(lambda: len(controller.calls) > 2)
+        assert controller.drained

@@ -117,3 +117,11 @@ def test_llavas_flags_without_a_meaning_here_say_so(caplog):
         ).explain_inherited_flags()
     for flag in ("--multi-modal", "--use-flash-attn", "--stream-interval 3"):
         assert flag in caplog.text
+
+
+def test_a_token_is_not_shown_with_the_settings(capsys):
+    with pytest.raises(SystemExit):
+        parse("--model-path m --print-config", PARAGONE_WORKER_FLEET_TOKEN="secret")
+    shown = capsys.readouterr().out
+    assert "fleet_token" in shown
+    assert "secret" not in shown
