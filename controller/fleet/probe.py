@@ -18,14 +18,23 @@ _READY_PATHS: Final[Mapping[ProcessKind, str]] = {
     ProcessKind.WEBUI: "/health",
 }
 
+# Also the controller's own setting, so that one variable does for both.
+TOKEN_VARIABLE: Final = "PARAGONE_CONTROLLER_FLEET_TOKEN"  # noqa: S105 - a name, not a token
+
 
 class ProbeError(Exception):
     """A controller gave no usable answer; the message says why and what to do."""
 
 
-def local_client() -> httpx.AsyncClient:
-    """A client that never goes through a proxy: fleets are reached directly."""
-    return httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(2.0))
+def fleet_client(environ: Mapping[str, str]) -> httpx.AsyncClient:
+    """A client that knows the fleet's token, if there is one, and never goes through a proxy.
+
+    Args:
+        environ: where the controller's own variable for the token is looked up.
+    """
+    token = environ.get(TOKEN_VARIABLE)
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(2.0), headers=headers)
 
 
 async def is_ready(client: httpx.AsyncClient, plan: ProcessPlan) -> bool:
@@ -48,6 +57,10 @@ async def fetch_workers(client: httpx.AsyncClient, controller_url: str) -> list[
         response = await client.get(url)
         response.raise_for_status()
     except httpx.HTTPStatusError as exc:
+        if exc.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ProbeError(
+                f"{url} asks for the fleet's token: set {TOKEN_VARIABLE} as for the controller"
+            ) from exc
         raise ProbeError(
             f"{url} answered {exc.response.status_code}: is that a controller of Paragone?"
         ) from exc

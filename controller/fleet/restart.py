@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-# What every process of ours exits with when its command line or its settings are wrong.
+# What every process of ours exits with when it cannot even begin: its settings are wrong, or its
+# port is taken.
 EXIT_USAGE = 2
 
 
@@ -57,7 +58,7 @@ class RestartRecord:
 
     A process that had been ready is always started again: something that served once can serve
     again, and the growing pause bounds what it costs. One that exits again and again before it was
-    ever ready will not get there by itself.
+    ever ready will not get there by itself; nor will one that refuses to start the first time.
 
     Args:
         rule: the numbers.
@@ -66,6 +67,7 @@ class RestartRecord:
     def __init__(self, rule: RestartRule) -> None:
         self._rule = rule
         self._ready_since: float | None = None
+        self._was_ever_ready = False
         self._restarts = 0  # since the last stable run
         self._failed_starts = 0  # in a row
 
@@ -77,6 +79,7 @@ class RestartRecord:
     def became_ready(self, now: float) -> None:
         """The current run serves."""
         self._ready_since = now
+        self._was_ever_ready = True
         self._failed_starts = 0
 
     def exited(self, status: int, now: float) -> Restart | GiveUp:
@@ -88,8 +91,8 @@ class RestartRecord:
         """
         ready_since, self._ready_since = self._ready_since, None
         if ready_since is None:
-            if status == EXIT_USAGE:
-                return GiveUp("it refuses its settings, so that another start would end alike")
+            if status == EXIT_USAGE and not self._was_ever_ready:
+                return GiveUp("it refused to start, and another try would end alike")
             self._failed_starts += 1
             if self._failed_starts >= self._rule.max_failed_starts:
                 return GiveUp(f"{self._failed_starts} starts in a row ended before it was ready")

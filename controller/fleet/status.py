@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
-from controller.fleet.probe import fetch_workers, local_client
+from controller.fleet.probe import fetch_workers, fleet_client
 from controller.fleet.table import render_workers
 from controller.protocol.fleet import FleetView, WorkerView
 
@@ -25,7 +26,7 @@ async def show_status(controller_url: str, *, as_json: bool, watch: bool) -> Non
         ProbeError: the controller does not answer.
     """
     redraw = watch and not as_json and sys.stdout.isatty()
-    async with local_client() as client:
+    async with fleet_client(os.environ) as client:
         while True:
             workers = await fetch_workers(client, controller_url)
             text = _as_json(workers) if as_json else render_workers(workers)

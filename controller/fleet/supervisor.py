@@ -15,7 +15,7 @@ from controller.fleet.commands import ProcessKind, ProcessPlan
 from controller.fleet.console import Console
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.keeper import Keeper
-from controller.fleet.probe import ProbeError, fetch_workers, is_ready, local_client
+from controller.fleet.probe import ProbeError, fetch_workers, fleet_client, is_ready
 from controller.fleet.restart import ProcessState, RestartRule
 from controller.protocol.fleet import LoadProgress, WorkerState, WorkerStatus
 
@@ -124,7 +124,7 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Follows the processes until the fleet stops."""
-        async with local_client() as client:
+        async with fleet_client(self._controller().environ(self._inherited)) as client:
             while True:
                 await self._look(client)
                 if self._is_hopeless():
@@ -149,7 +149,7 @@ class Supervisor:
                 if self._is_announced:
                     self._console.note(f"{keeper.plan.name} is back")
         with contextlib.suppress(ProbeError):  # the controller is not up yet, or down for a moment
-            workers = await fetch_workers(client, self._controller_url())
+            workers = await fetch_workers(client, self._controller().url)
             self._statuses = {view.address: view.status for view in workers}
 
     def _status_line(self) -> str:
@@ -207,7 +207,7 @@ class Supervisor:
                 lines.append(f"Not {keeper.plan.name}: {failure}")
             elif keeper.plan.kind is ProcessKind.WEBUI:
                 lines.append(f"Page   {keeper.plan.url}")
-        lines.append(f"API    {self._controller_url()}/v1")
+        lines.append(f"API    {self._controller().url}/v1")
         lines.append("Ctrl-C stops everything")
         self._console.status("")
         self._console.box(lines)
@@ -215,8 +215,8 @@ class Supervisor:
     def _workers(self) -> list[Keeper]:
         return [k for k in self._keepers if k.plan.kind is ProcessKind.WORKER]
 
-    def _controller_url(self) -> str:
-        return next(p.url for p in self._plans if p.kind is ProcessKind.CONTROLLER)
+    def _controller(self) -> ProcessPlan:
+        return next(plan for plan in self._plans if plan.kind is ProcessKind.CONTROLLER)
 
 
 def _progress(progress: LoadProgress) -> str:

@@ -1,7 +1,7 @@
 # Sourced by scripts/test, after venv.sh. Finds or installs the browser of the browser tests.
 # shellcheck shell=bash
 
-# ensure_chromium: leaves a Chromium on the PATH. Where that cannot be done it says so, and the
+# ensure_chromium: leaves a Chromium on the PATH, unless PARAGONE_CHROMIUM names one elsewhere. Where that cannot be done it says so, and the
 # browser tests skip themselves; under CI that is a failure instead, as nobody would see the skip.
 ensure_chromium() {
   _has_chromium && return
@@ -20,6 +20,7 @@ ensure_chromium() {
 }
 
 _has_chromium() {
+  [[ -n ${PARAGONE_CHROMIUM:-} ]] && return
   command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
     command -v google-chrome >/dev/null
 }

@@ -42,7 +42,10 @@ _install() {
   if ! "$VENV/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$(_find_python) || exit 1
     say "creating $VENV with $("$python" --version)"
-    _run "$python" -m venv --clear "$VENV"
+    _run "$python" -m venv --clear "$VENV" || {
+      say "the environment could not be created; the message above says why"
+      exit 1
+    }
   fi
   say "installing paragone[$extras] (the first time: some minutes and 2 GB or more)"
   local quiet=(--quiet --quiet)
@@ -82,12 +85,18 @@ _find_python() {
 
 # Runs a command so that a SIGTERM to this script stops it too: bash would wait for its end first.
 _run() {
-  local child status=0
+  local child status=0 interrupted=0
   "$@" &
   child=$!
-  trap 'kill "$child" 2>/dev/null; wait "$child"; say "interrupted"; exit 143' TERM
-  trap 'kill "$child" 2>/dev/null; wait "$child"; say "interrupted"; exit 130' INT
+  trap 'interrupted=143' TERM
+  trap 'interrupted=130' INT
   wait "$child" || status=$?
   trap - TERM INT
+  if ((interrupted)); then
+    kill "$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
+    say "interrupted"
+    exit "$interrupted"
+  fi
   return "$status"
 }

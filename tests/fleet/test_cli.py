@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from controller.fleet.spec import FleetSpec, load_fleet_file
-from tests.fleet.running import free_ports
+from tests.fleet.running import eventually, free_ports
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -222,3 +222,23 @@ def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet):
 def _take_terminal() -> None:
     """Makes standard input the controlling terminal of this new session."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_status_names_the_variable_for_a_token_that_it_lacks(monkeypatch):
+    port = free_ports(1)[0]
+    monkeypatch.setenv("PARAGONE_CONTROLLER_FLEET_TOKEN", "secret")
+    controller = subprocess.Popen(
+        [sys.executable, "-m", "controller", "--port", str(port), "--log-level", "error"]
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        eventually(
+            lambda: paragone("status", "--controller", url).returncode == 0, within=30, what="up"
+        )
+        monkeypatch.delenv("PARAGONE_CONTROLLER_FLEET_TOKEN")
+        result = paragone("status", "--controller", url)
+        assert result.returncode == 1
+        assert "set PARAGONE_CONTROLLER_FLEET_TOKEN" in result.stderr
+    finally:
+        controller.terminate()
+        controller.wait(10)

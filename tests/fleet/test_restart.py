@@ -58,7 +58,7 @@ def test_having_been_ready_once_starts_the_count_anew():
     assert isinstance(record.exited(1, 7), GiveUp)
 
 
-def test_a_process_that_refuses_its_settings_is_given_up_at_once():
+def test_a_process_that_refuses_to_start_is_given_up_at_once():
     assert isinstance(RestartRecord(RULE).exited(EXIT_USAGE, 0), GiveUp)
 
 
@@ -66,6 +66,12 @@ def test_the_same_status_after_it_served_is_a_crash_like_any_other():
     record = RestartRecord(RULE)
     record.became_ready(0)
     assert record.exited(EXIT_USAGE, 1) == Restart(0.5)
+
+
+def test_one_that_had_served_may_refuse_to_start_for_a_while():
+    record = RestartRecord(RULE)
+    killed_when_ready(record, at=0, lived=1)
+    assert record.exited(EXIT_USAGE, 2) == Restart(1.0)
 
 
 def test_a_new_run_is_not_ready_before_it_says_so():

@@ -88,9 +88,9 @@ def test_a_worker_that_cannot_start_stays_down_with_its_last_lines_shown(start_f
     assert "its command: " in fleet.output
 
 
-def test_a_worker_that_refuses_its_settings_is_started_only_once(start_fleet):
+def test_a_worker_that_refuses_to_start_is_started_only_once(start_fleet):
     fleet = start_fleet([], ["--say", "bad flag", "--exit-with", "2"], extra=QUICK)
-    fleet.wait_for_line("Not w1: it refuses its settings")
+    fleet.wait_for_line("Not w1: it refused to start")
     assert fleet.output.count("w1         | bad flag") == 1
 
 
