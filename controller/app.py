@@ -23,6 +23,7 @@ from controller.chassis.http import (
     package_version,
 )
 from controller.dispatch import POLICIES
+from controller.external import ExternalServers
 from controller.inflight import InFlight
 from controller.metrics import Metrics
 from controller.registry import Registry
@@ -106,6 +107,7 @@ def create_app(
     in_flight = InFlight(clock=clock)
     metrics = Metrics(registry, in_flight, clock=clock)
     upstream = Upstream(connect_seconds=settings.connect_seconds)
+    external = ExternalServers(registry, upstream, settings.external)
     vigil = Vigil(clock=clock)
     relay = Relay(
         registry,
@@ -128,7 +130,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with upstream:
+        async with upstream, external:
             rounds = asyncio.create_task(_make_rounds(registry, vigil, metrics, clock))
             try:
                 yield
@@ -139,7 +141,7 @@ def create_app(
     install_errors(api)
     install_health(api, not_ready_reason=lambda: _not_ready_reason(registry, in_flight))
     api.include_router(public_router(registry))
-    api.include_router(fleet_router(registry))
+    api.include_router(fleet_router(registry, external, has_fleet_token=fleet_token is not None))
 
     @api.get("/metrics", tags=["health"])
     async def show_metrics() -> Response:

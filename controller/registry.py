@@ -56,6 +56,7 @@ class WorkerRecord:
     status: WorkerStatus
     heartbeat_seconds: float  # how often it means to beat
     lease: Lease
+    authorization: str | None = None  # a header that goes with requests to it; never shown
     is_drained: bool = False  # asked to leave; its later heartbeats do not bring it back
     suspicion: str | None = None  # why it is avoided until it is heard of again
     in_flight: int = 0  # requests of this controller
@@ -141,16 +142,25 @@ class Registry:
         self._first_seen: dict[str, int] = {}  # model name -> Unix seconds
         self._replaced_by: dict[str, str] = {}  # worker id -> id that took over its address
 
-    def register(self, message: RegisterRequest) -> LeaseReply:
-        """Puts a worker on the list, or renews it.
+    def register(self, message: RegisterRequest, *, authorization: str | None = None) -> LeaseReply:
+        """Puts a worker on the list, or renews it; arguments as of `heartbeat`.
 
         A new worker at a known address replaces the old one at once: so a restarted process looks.
+        One that was drained and registers again is back: it says so itself.
         """
         self._replaced_by.pop(message.worker_id, None)
-        return self._take(message)
+        reply = self._take(message, authorization)
+        self._workers[message.worker_id].is_drained = False
+        return reply
 
-    def heartbeat(self, message: RegisterRequest) -> LeaseReply:
+    def heartbeat(
+        self, message: RegisterRequest, *, authorization: str | None = None
+    ) -> LeaseReply:
         """Renews a lease; an unknown worker is registered by the same call.
+
+        Args:
+            message: what the worker says, or what is said for it.
+            authorization: a header to send with the requests to it.
 
         Raises:
             ConflictError: another worker has registered at this address since.
@@ -162,7 +172,7 @@ class Registry:
                 f"there later; stop one of the two, or give each its own --worker-address"
             )
         self._replaced_by.pop(message.worker_id, None)
-        return self._take(message)
+        return self._take(message, authorization)
 
     def drain(self, worker_id: str) -> bool:
         """Routes nothing more to a worker; whether it was on the list."""
@@ -295,7 +305,7 @@ class Registry:
             ]
         )
 
-    def _take(self, message: RegisterRequest) -> LeaseReply:
+    def _take(self, message: RegisterRequest, authorization: str | None) -> LeaseReply:
         now = self._clock()
         address = message.address.rstrip("/")
         record = self._workers.get(message.worker_id)
@@ -320,6 +330,7 @@ class Registry:
             self._by_address[record.address] = record
         else:
             self._unlist_models(record)
+        record.authorization = authorization
         record.beat(message, now)
         self._list_models(record)
         return LeaseReply(known=known, lease_seconds=record.lease.seconds)

@@ -206,9 +206,10 @@ class Relay:
             _RefusedError: it cannot take the request now.
         """
         request, reply = exchange.request, exchange.reply
-        async with self._upstream.post(
-            record.address, request.path, request.body, request.headers
-        ) as answer:
+        sent = request.headers
+        if record.authorization is not None:
+            sent = {**sent, "authorization": record.authorization}
+        async with self._upstream.post(record.address, request.path, request.body, sent) as answer:
             progress()
             headers = _forwarded(answer, record)
             if answer.status == 200 and answer.media_type == sse.MEDIA_TYPE:

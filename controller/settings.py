@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from controller.chassis.settings import ProcessSettings
 from controller.dispatch import DispatchMethod
+
+ServerAddress = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+[^\s]*$")]
 
 ENV_PREFIX = "PARAGONE_CONTROLLER_"
 
@@ -44,11 +46,23 @@ class ControllerSettings(ProcessSettings):
         description="what workers need to register; better in the environment than on a command "
         "line, where others on the machine can read it",
     )
+    external: tuple[ServerAddress, ...] = Field(
+        default=(),
+        description="OpenAI-compatible servers (vLLM, SGLang, llama.cpp, Ollama) whose models "
+        "appear beside ours: what stands before /v1, several with commas between them",
+    )
     allow_anonymous_network_access: bool = Field(
         default=False,
         description="listen beyond this machine although anybody there can then send requests "
         "and register workers",
     )
+
+    @field_validator("external", mode="before")
+    @classmethod
+    def _split_addresses(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+        return value
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:

@@ -136,11 +136,30 @@ class Upstream:
             LostError: it ended before the answer's head.
             InternalError: this process is out of file descriptors.
         """
+        async with self._request("POST", address + path, _Body(body), headers) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def get(
+        self, address: str, path: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[Answer]:
+        """Asks for something, as `post` does.
+
+        Raises:
+            UnreachableError, LostError, InternalError: as `post` does.
+        """
+        async with self._request("GET", address + path, None, headers) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, url: str, body: _Body | None, headers: Mapping[str, str]
+    ) -> AsyncIterator[Answer]:
         if self._session is None:
             raise RuntimeError("Upstream is used inside `async with`")
         try:
-            response = await self._session.post(
-                address + path, data=_Body(body), headers=headers, allow_redirects=False
+            response = await self._session.request(
+                method, url, data=body, headers=headers, allow_redirects=False
             )
         except aiohttp.ClientConnectorError as exc:
             if exc.os_error.errno in (errno.EMFILE, errno.ENFILE):

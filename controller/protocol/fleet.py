@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from controller.protocol.message import Message
 
@@ -116,6 +116,24 @@ class DrainReply(Message):
     """The answer to a drain: ``known`` is whether the worker was on the list."""
 
     known: bool
+
+
+class ExternalRequest(Message):
+    """``POST /fleet/external``: an OpenAI-compatible server that knows nothing of this fleet.
+
+    It is asked for its models now and again, and its models appear beside ours. ``address`` is
+    what stands before ``/v1``. The key is sent to it with each request and shown to nobody.
+    """
+
+    address: str = Field(pattern=r"^https?://[^/\s]+[^\s]*$")
+    api_key: SecretStr | None = None
+
+
+class ExternalReply(Message):
+    """The answer: what the server is called here (``/fleet/drain`` takes it), and its models."""
+
+    worker_id: str
+    models: list[str]
 
 
 class WorkerView(Message):

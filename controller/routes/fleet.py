@@ -6,10 +6,13 @@ import logging
 
 from fastapi import APIRouter
 
-from controller.protocol.errors import ErrorBody
+from controller.external import ExternalServers
+from controller.protocol.errors import ErrorBody, PermissionDeniedError
 from controller.protocol.fleet import (
     DrainReply,
     DrainRequest,
+    ExternalReply,
+    ExternalRequest,
     FleetView,
     LeaseReply,
     RegisterRequest,
@@ -19,8 +22,17 @@ from controller.registry import Registry
 _log = logging.getLogger(__name__)
 
 
-def fleet_router(registry: Registry) -> APIRouter:
-    """The routes for workers and operators."""
+def fleet_router(
+    registry: Registry, external: ExternalServers, *, has_fleet_token: bool
+) -> APIRouter:
+    """The routes for workers and operators.
+
+    Args:
+        registry: the workers.
+        external: the servers that do not register by themselves.
+        has_fleet_token: whether callers have shown that they belong to the fleet; only they may
+            have this process fetch an address.
+    """
     router = APIRouter(prefix="/fleet", tags=["fleet"])
 
     @router.post("/register")
@@ -40,10 +52,22 @@ def fleet_router(registry: Registry) -> APIRouter:
     @router.post("/drain")
     async def drain(message: DrainRequest) -> DrainReply:
         """Routes nothing more to a worker; it leaves the list when its heartbeats end."""
+        external.remove(message.worker_id)
         known = registry.drain(message.worker_id)
         if known:
             _log.info("worker %s is draining", message.worker_id)
         return DrainReply(known=known)
+
+    @router.post("/external", responses={403: {"model": ErrorBody}})
+    async def add_external(message: ExternalRequest) -> ExternalReply:
+        """Adds an OpenAI-compatible server; `drain` with its id takes it away again."""
+        if not has_fleet_token:
+            raise PermissionDeniedError(
+                "An address is fetched only for those who have the fleet's token, and this "
+                "controller has none: start it with --fleet-token, or name the server there with "
+                "--external"
+            )
+        return await external.add(message.address, message.api_key)
 
     @router.get("/workers")
     async def workers() -> FleetView:

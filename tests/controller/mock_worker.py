@@ -76,7 +76,10 @@ class MockWorker:
     worker_id: str = "mock-1"
     script: Script = field(default_factory=Script)
     port: int = 0
+    served_models: Sequence[str] | None = None  # names for GET /v1/models, as an external server
     received: list[Received] = field(default_factory=list)
+    listings: int = 0  # how often it was asked for its models
+    listing_headers: dict[str, str] = field(default_factory=dict)
     bytes_written: int = 0
     open_answers: int = 0
 
@@ -158,7 +161,11 @@ class MockWorker:
         request_line, *lines = head.strip().split("\r\n")
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.received.append(Received(request_line.split()[1], headers, body))
+        path = request_line.split()[1]
+        if path == "/v1/models":
+            await self._list_models(headers, writer)
+            return await reader.read(1)
+        self.received.append(Received(path, headers, body))
         request: dict[str, Any] = json.loads(body)
         answer = asyncio.create_task(self._answer(request, writer))
         # Nothing is sent on this connection until the answer is whole: before that, only its end
@@ -178,6 +185,15 @@ class MockWorker:
             self.open_answers -= 1
             for task in (answer, gone):
                 task.cancel()
+
+    async def _list_models(self, headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        self.listings += 1
+        self.listing_headers = headers
+        status = 404 if self.served_models is None else 200
+        data = [{"id": name, "object": "model"} for name in self.served_models or ()]
+        body = json.dumps({"object": "list", "data": data}).encode()
+        head = _head(status, {"content-type": "application/json"}, len(body))
+        await self._write(writer, head + body)
 
     async def _answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         script = self.script

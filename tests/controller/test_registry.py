@@ -161,6 +161,13 @@ def test_a_drained_worker_gets_nothing_and_its_late_heartbeat_does_not_bring_it_
     assert registry.view().workers[0].status.state is WorkerState.DRAINING
 
 
+def test_a_drained_worker_that_registers_again_is_back(registry: Registry) -> None:
+    registry.register(said_by())
+    registry.drain("w1")
+    registry.register(said_by())
+    assert ids(registry) == ["w1"]
+
+
 def test_draining_a_stranger_does_nothing(registry: Registry) -> None:
     assert not registry.drain("nobody")
 

@@ -1,0 +1,121 @@
+"""OpenAI-compatible servers beside our own workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from controller.external import POLL_SECONDS
+from controller.settings import ControllerSettings
+from tests.controller.conftest import Fleet, running_controller, until
+from tests.controller.mock_worker import Fault, MockWorker, Script
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "a-long-random-token"
+
+
+async def external(fleet: Fleet, **more: Any) -> MockWorker:
+    return await fleet.stack.enter_async_context(MockWorker(served_models=["theirs"], **more))
+
+
+async def add(fleet: Fleet, address: str, **more: Any) -> httpx.Response:
+    return await fleet.client.post(
+        "/fleet/external",
+        json={"address": address, **more},
+        headers={"authorization": f"Bearer {TOKEN}"},
+    )
+
+
+async def test_its_models_appear_beside_ours_and_answer() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet)
+        reply = await add(fleet, f"{server.address}/v1/")
+        assert reply.json()["models"] == ["theirs"]
+        assert await fleet.models() == ["theirs"]
+        answer = await fleet.ask("theirs")
+        assert answer.json()["choices"][0]["message"]["content"] == "Two red squares."
+        assert answer.headers["x-worker-id"] == reply.json()["worker_id"]
+        assert server.received[0].path == "/v1/chat/completions"
+
+
+async def test_its_key_goes_to_it_and_is_shown_to_nobody() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet)
+        await add(fleet, server.address, api_key="sk-theirs")
+        await fleet.ask("theirs")
+        assert server.listing_headers["authorization"] == "Bearer sk-theirs"
+        assert server.received[0].headers["authorization"] == "Bearer sk-theirs"
+        shown = await fleet.client.get(
+            "/fleet/workers", headers={"authorization": f"Bearer {TOKEN}"}
+        )
+        assert "theirs" in shown.text
+        assert "sk-theirs" not in shown.text
+
+
+async def test_a_server_named_at_the_start_may_come_up_later() -> None:
+    server = MockWorker(served_models=["theirs"])
+    async with server:
+        port = server.port
+    async with running_controller(external=(f"http://127.0.0.1:{port}",)) as fleet:
+        assert await fleet.models() == []
+        await fleet.stack.enter_async_context(server)
+        assert server.port == port
+        async with asyncio.timeout(3 * POLL_SECONDS):
+            while await fleet.models() != ["theirs"]:  # noqa: ASYNC110  # over the wire
+                await asyncio.sleep(0.1)
+
+
+async def test_a_server_is_polled_until_it_is_drained() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet)
+        worker_id = (await add(fleet, server.address)).json()["worker_id"]
+        await until(lambda: server.listings >= 3, seconds=3 * POLL_SECONDS)
+        await fleet.client.post(
+            "/fleet/drain",
+            json={"worker_id": worker_id},
+            headers={"authorization": f"Bearer {TOKEN}"},
+        )
+        assert await fleet.models() == []
+        listings = server.listings
+        await asyncio.sleep(1.5 * POLL_SECONDS)
+        assert server.listings == listings
+        await add(fleet, server.address)
+        assert await fleet.models() == ["theirs"]
+
+
+async def test_a_lost_server_is_suspected_like_any_worker() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet, script=Script(fault=Fault.AT_BYTE_ZERO))
+        await add(fleet, server.address)
+        assert (await fleet.ask("theirs")).status_code == 502
+        assert await fleet.models() == []
+
+
+async def test_what_is_no_such_server_cannot_be_added() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        worker = await fleet.stack.enter_async_context(MockWorker())
+        for address, reason in (
+            (worker.address, "status 404"),
+            ("http://127.0.0.1:9", "cannot connect"),
+        ):
+            reply = await add(fleet, address)
+            assert reply.status_code == 400
+            assert reason in reply.json()["error"]["message"]
+            assert "/v1/models" in reply.json()["error"]["message"]
+
+
+async def test_without_a_fleet_token_no_address_is_fetched(fleet: Fleet) -> None:
+    server = await external(fleet)
+    reply = await fleet.client.post("/fleet/external", json={"address": server.address})
+    assert reply.status_code == 403
+    assert "--external" in reply.json()["error"]["message"]
+    assert server.listings == 0
+
+
+async def test_addresses_are_given_with_commas_between_them() -> None:
+    settings = ControllerSettings(external="http://a:1, https://b/api")
+    assert settings.external == ("http://a:1", "https://b/api")
