@@ -20,7 +20,11 @@ FAKE_PYTHON = """#!/bin/bash
 case "$*" in
   *"version_info"*) exit ${TOO_OLD:-0} ;;
   *"import ensurepip"*) exit ${NO_VENV:-0} ;;
-  "-m venv --clear"*) rm -rf "$4"/*; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo "venv" >>"$CALLS" ;;
+  "-m venv --clear"*)
+    rm -rf "$4"/*
+    mkdir -p "$4/bin"
+    cp "$0" "$4/bin/python"
+    echo "venv" >>"$CALLS" ;;
   "--version") echo "Python 3.0.1" ;;
   "-m pip install"*)
     echo "pip ${@: -1}" >>"$CALLS"
