@@ -47,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         *, on_progress: Callable[[LoadProgress], None], on_device_lost: Callable[[str], None]
     ) -> Engine:
         # Importing torch takes seconds, so it happens here, on the loading thread.
+        on_progress(LoadProgress(phase="importing torch"))
         from worker.engine.build import build_engine  # noqa: PLC0415
 
         return build_engine(
             settings.load_spec(),
             threads=settings.threads,
+            max_running=settings.limit_model_concurrency,
             max_waiting=settings.max_queue,
             on_progress=on_progress,
             on_device_lost=on_device_lost,

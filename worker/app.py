@@ -133,8 +133,7 @@ class Worker:
             await self._fail(f"{type(exc).__name__}: {exc}")
         else:
             self.lifecycle.become_ready(engine)
-            stats = engine.stats()
-            _log.info("%s is ready; it runs %d request(s) at once", name, stats.capacity)
+            _log.info("%s is ready", name)
 
     def _device_lost(self, reason: str) -> None:
         _log.error("the device is lost, this worker ends: %s", reason)

@@ -7,6 +7,7 @@ need one substitution. Base unit: seconds.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
@@ -21,6 +22,8 @@ from controller.protocol.errors import ParagoneError
 from controller.protocol.fleet import WorkerState
 from worker.engine.protocol import Finished, GenerationEvent
 from worker.lifecycle import Lifecycle
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "paragone_worker_"
 
@@ -75,14 +78,17 @@ class Telemetry:
                 async for event in events:
                     if isinstance(event, Finished):
                         self._count(model, event, self._clock() - arrived)
+                        _log.info("%s", _summary(model, event))
                         is_counted = True
                     yield event
             except ParagoneError as exc:
                 self._failure.labels(model, exc.code).inc()
+                _log.info("%s: %s: %s", model, exc.code, exc.message)
                 raise
             except BaseException:  # the client hung up, or this process does
                 if not is_counted:
                     self._aborted.labels(model).inc()
+                    _log.info("%s: the client hung up", model)
                 raise
 
     def _count(self, model: str, finished: Finished, seconds: float) -> None:
@@ -112,6 +118,18 @@ class Telemetry:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, text, ["model_name", *labels], registry=self.registry)
+
+
+def _summary(model: str, finished: Finished) -> str:
+    usage, metrics = finished.usage, finished.metrics
+    first, pace = metrics.time_to_first_token_ms, metrics.tokens_per_second
+    return (
+        f"{model}: {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
+        f"{finished.reason.value}; "
+        f"{metrics.queue_time_ms:.0f} ms in the queue"
+        + (f", {first:.0f} ms to the first token" if first is not None else "")
+        + (f", {pace:.1f} tokens/s" if pace is not None else "")
+    )
 
 
 class _Gauges(Collector):

@@ -64,6 +64,9 @@ class FakeModel:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))
 
+    def device_memory_bytes(self) -> int | None:
+        return None
+
     def tokens(self, prepared: FakePrompt, sampling: SamplingParams) -> Generator[int]:
         self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
         self.started.append(prepared.text)

@@ -370,3 +370,27 @@ async def test_models_are_listed_with_their_card():
         assert shown.metadata["card"]["context_length"] == 1000
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve("other")
+
+
+async def test_a_client_that_goes_while_it_sends_its_body_is_no_error(caplog):
+    async with running_worker() as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(running.url.split(":")[2]))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{"
+        )
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        assert (await running.ask()).status_code == 200
+    assert [r for r in caplog.records if r.levelname in {"ERROR", "WARNING"}] == []
+
+
+async def test_each_answer_is_one_line_in_the_log_with_its_request_id(caplog):
+    caplog.set_level("INFO", logger="worker")
+    async with running_worker() as running:
+        await running.client.post(
+            "/v1/chat/completions", json=question(), headers={"x-request-id": "mine"}
+        )
+    (line,) = [r for r in caplog.records if r.name == "worker.telemetry"]
+    assert "1 + 16 tokens, stop" in line.getMessage()

@@ -5,6 +5,7 @@ Importing it needs torch and transformers, which takes seconds: import it where 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -17,11 +18,14 @@ from worker.engine.protocol import Engine
 from worker.engine.sequential import SequentialEngine
 from worker.engine.transformers_model import TransformersModel
 
+_log = logging.getLogger(__name__)
+
 
 def build_engine(
     spec: LoadSpec,
     *,
     threads: int | None,
+    max_running: int,
     max_waiting: int,
     on_progress: Callable[[LoadProgress], None],
     on_device_lost: Callable[[str], None],
@@ -31,6 +35,7 @@ def build_engine(
     Args:
         spec: the checkpoint.
         threads: CPU threads of the model; None leaves it to torch.
+        max_running: requests that may run at once, where the engine can do several.
         max_waiting: requests that may wait.
         on_progress: called on this thread as loading goes on.
         on_device_lost: called on the event loop's thread when nothing can run any more.
@@ -40,7 +45,16 @@ def build_engine(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(spec, on_progress)
+    model = TransformersModel(load_checkpoint(spec, on_progress))
+    on_progress(LoadProgress(phase="warming up", fraction=1.0))
+    model.warm_up()
+    if max_running > 1:
+        _log.info(
+            "this engine answers one request after another: of the %d that may run at once "
+            "(--limit-model-concurrency) it runs 1, and up to %d wait (--max-queue)",
+            max_running,
+            max_waiting,
+        )
     return SequentialEngine[PreparedPrompt](
-        TransformersModel(checkpoint), max_waiting=max_waiting, on_device_lost=on_device_lost
+        model, max_waiting=max_waiting, on_device_lost=on_device_lost
     )

@@ -44,7 +44,6 @@ _log = logging.getLogger(__name__)
 
 # The pace that is reported is taken over this many recent answers.
 RECENT_ANSWERS = 16
-_SHUTTING_DOWN = "This worker is shutting down and had not begun this request; send it again"
 
 
 class Prepared(Protocol):
@@ -92,6 +91,10 @@ class SequentialModel(Protocol[PreparedT]):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Ids to text, special tokens left out. Called on the model's thread."""
+        ...
+
+    def device_memory_bytes(self) -> int | None:
+        """What it holds of its device's memory; None where that is the process's own. Cheap."""
         ...
 
     def tokens(self, prepared: PreparedT, sampling: SamplingParams) -> Generator[int]:
@@ -164,6 +167,7 @@ class SequentialEngine(Generic[PreparedT]):
             capacity=self._scheduler.capacity,
             decode_steps=self._steps,
             tokens_per_second=round(tokens / seconds, 2) if seconds > 0 else None,
+            device_memory_bytes=self._model.device_memory_bytes(),
         )
 
     def check_room(self) -> None:
@@ -173,7 +177,7 @@ class SequentialEngine(Generic[PreparedT]):
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """See `Engine.generate`."""
         if self._closed:
-            raise DrainingError(_SHUTTING_DOWN)
+            raise _shutting_down()
         now = self._clock()
         ticket = self._scheduler.admit(now)
         job: _Job[PreparedT] = _Job(request, ticket, Timing(arrived=now))
@@ -183,7 +187,7 @@ class SequentialEngine(Generic[PreparedT]):
                 self._preparing_thread, job.context.run, self._prepare, job
             )
             if job.aborted.is_set():
-                raise DrainingError(_SHUTTING_DOWN)
+                raise _shutting_down()
             job.prepared = prepared
             self._scheduler.mark_ready(ticket)
             self._start_next()
@@ -208,7 +212,7 @@ class SequentialEngine(Generic[PreparedT]):
             if job.ticket.phase is Phase.WAITING:
                 self._scheduler.end(job.ticket, self._clock())
                 del self._jobs[job.ticket]
-                job.events.put_nowait(DrainingError(_SHUTTING_DOWN))
+                job.events.put_nowait(_shutting_down())
 
     async def aclose(self) -> None:
         """Aborts what is left, and returns when the threads have ended."""
@@ -307,6 +311,13 @@ class SequentialEngine(Generic[PreparedT]):
             prompt_tokens_details=PromptTokensDetails(image_tokens=prepared.image_tokens),
         )
         return Finished(reason, usage, timing.metrics(self._clock()))
+
+
+def _shutting_down() -> DrainingError:
+    return DrainingError(
+        "This worker is shutting down and had not begun this request; send it again",
+        retry_after_seconds=1,
+    )
 
 
 def _internal_error(exc: Exception, doing: str, request: GenerationRequest) -> InternalError:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from transformers import DynamicCache
 
+from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageUrl, TextPart
 from controller.protocol.errors import DeviceLostError, OutOfMemoryError
 from controller.protocol.fleet import ModelCard
 from worker.checkpoint.prompt import PreparedPrompt
@@ -64,6 +67,32 @@ class TransformersModel:
             list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
+
+    def device_memory_bytes(self) -> int | None:
+        """What torch holds on an accelerator."""
+        if self._checkpoint.device.type != "cuda":
+            return None
+        return torch.cuda.memory_allocated(self._checkpoint.device)
+
+    def warm_up(self) -> None:
+        """Two tokens about a blank picture, or about nothing where the model cannot see.
+
+        The first forward passes on a device load kernels, which no user should wait for; and a
+        model that cannot run at all fails here, before it is called ready.
+        """
+        parts: list[ContentPart] = [TextPart(text="Hello")]
+        images: tuple[Image.Image, ...] = ()
+        if self._checkpoint.prompting.takes_images:
+            parts.append(ImagePart(image_url=ImageUrl(url="data:,")))
+            images = (Image.new("RGB", (64, 64), "white"),)
+        request = GenerationRequest(
+            request_id="warm-up",
+            model=self.card.name,
+            messages=(ChatMessage(role="user", content=parts),),
+            images=images,
+        )
+        with closing(self.tokens(self.prepare(request), SamplingParams(seed=0))) as tokens:
+            next(tokens), next(tokens)
 
     def tokens(self, prepared: PreparedPrompt, sampling: SamplingParams) -> Generator[int]:
         """Token after token; see `SequentialModel.tokens`."""

@@ -10,6 +10,7 @@ from contextlib import aclosing
 
 from fastapi import APIRouter, Request, Response
 from PIL.Image import Image
+from starlette.requests import ClientDisconnect
 
 from controller.chassis.hangup import HangUp
 from controller.protocol import sse
@@ -66,7 +67,10 @@ def chat_routes(
     )
     async def create_chat_completion(request: Request) -> Response:
         """An answer, whole or as server-sent events."""
-        chat = parse_chat_request(await read_body(request, max_body_bytes))
+        try:
+            chat = parse_chat_request(await read_body(request, max_body_bytes))
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         served = lifecycle.serve(chat.model)
         async with HangUp(request.receive):
             served.engine.check_room()
