@@ -45,7 +45,9 @@ class WebApp:
             GalleryError: the folder of examples is malformed.
         """
         self._client = ControllerClient(
-            settings.controller_url, silence_seconds=settings.silence_seconds
+            settings.controller_url,
+            silence_seconds=settings.silence_seconds,
+            api_key=settings.api_key.get_secret_value() if settings.api_key else None,
         )
         self._watch = FleetWatch(self._client, interval_seconds=settings.refresh_seconds)
         self.runs = RunRegistry(self._client, limit=settings.concurrency_count)

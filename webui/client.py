@@ -44,9 +44,12 @@ class ControllerClient:
     Args:
         base_url: the controller's address, without a trailing slash.
         silence_seconds: how long a stream may send nothing at all, not even a ping.
+        api_key: what the controller asks of its clients, if it does.
     """
 
-    def __init__(self, base_url: str, *, silence_seconds: float = 60.0) -> None:
+    def __init__(
+        self, base_url: str, *, silence_seconds: float = 60.0, api_key: str | None = None
+    ) -> None:
         self.base_url = base_url
         self._silence_seconds = silence_seconds
         self._http = httpx.AsyncClient(
@@ -56,7 +59,8 @@ class ControllerClient:
             timeout=httpx.Timeout(5.0, read=silence_seconds),
             # A proxy from the environment must not stand between us and a local controller.
             trust_env=False,
-            headers={"accept-encoding": "identity"},
+            headers={"accept-encoding": "identity"}
+            | ({"authorization": f"Bearer {api_key}"} if api_key else {}),
         )
 
     async def aclose(self) -> None:

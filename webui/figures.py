@@ -12,6 +12,7 @@ from html import escape
 from webui.conversation import Answer, AnswerState
 
 _NOTHING = "–"
+_THIN = "\u202f"  # a narrow space that does not break
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,11 @@ def figures_html(answer: Answer | None) -> str:
 def duration(milliseconds: float) -> str:
     """A time in three digits or so: ``0.4 ms``, ``142 ms``, ``2.31 s``, ``75 s``."""
     if milliseconds < 1:
-        return f"{milliseconds:.1f} ms" if milliseconds else "0 ms"
+        return f"{milliseconds:.1f}{_THIN}ms" if milliseconds else f"0{_THIN}ms"
     if milliseconds < 999.5:
-        return f"{milliseconds:.0f} ms"
+        return f"{milliseconds:.0f}{_THIN}ms"
     seconds = milliseconds / 1000
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds:.2f}{_THIN}s" if seconds < 9.995 else f"{seconds:.0f}{_THIN}s"
 
 
 def _queue(answer: Answer | None) -> str:

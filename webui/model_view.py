@@ -45,8 +45,8 @@ def state_html(name: str | None, catalogue: Catalogue) -> str:
     if catalogue.problem is not None:
         return _line("gone", "controller unreachable", catalogue.problem)
     if model is None:
-        text = "gone: no worker serves it; resumes when one is back"
-        return _line("gone", text, "The column keeps its answers and can be used again by itself.")
+        text = "gone; resumes when a worker is back"
+        return _line("gone", text, f"No worker serves {name} now. The column keeps its answers.")
     if model.state is WorkerState.LOADING:
         return _loading(model)
     if model.state is WorkerState.FAILED:

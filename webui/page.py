@@ -15,6 +15,7 @@ from webui.toolkit import gr
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = "Paragone"
+TAGLINE = "vision-language checkpoints side by side"
 _LATEX = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
@@ -96,7 +97,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
     tab = gr.State(Tab())
     timer = gr.Timer(refresh_seconds)
     with gr.Row(elem_id="head"):
-        gr.Markdown(f"<h1>{TITLE}</h1>", elem_id="title", container=False)
+        _html("title", f'<h1>{TITLE}<span class="tagline">{TAGLINE}</span></h1>')
         banner = _html("banner")
         num_columns = gr.Radio(
             choices=[(str(number), number) for number in range(1, MAX_COLUMNS + 1)],
@@ -116,7 +117,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
     with examples:
         gr.Markdown(gallery_html(gallery), sanitize_html=False, container=False)
     composer = gr.MultimodalTextbox(
-        placeholder="Ask all columns: text, and images by upload, paste or drop",
+        placeholder="Ask all columns; drop images here",
         label="Question to all columns",
         show_label=False,
         file_types=["image"],
@@ -183,46 +184,51 @@ def _build_column(number: int) -> Column:
 
 def _build_settings() -> Settings:
     default = Sampling()
+    whole_number = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
     with gr.Row():
         temperature = gr.Slider(
             0,
             2,
             value=default.temperature,
             step=0.05,
-            label="Temperature",
-            info="0 is greedy: the same question gives the same answer",
+            label="Temperature (0: greedy)",
+            min_width=180,
         )
         top_p = gr.Slider(
             0.05,
             1,
             value=default.top_p,
             step=0.05,
-            label="Top-p",
-            info="sample from the likeliest tokens of this total probability",
+            label="Top-p (1: off)",
+            min_width=180,
         )
-        max_tokens = gr.Number(
-            value=default.max_tokens,
-            precision=0,
-            minimum=1,
+        # Text and not gr.Number, which turns an empty field into 0.
+        max_tokens = gr.Textbox(
+            value=str(default.max_tokens),
             label="Max tokens",
-            info="of an answer; empty: as many as fit",
+            info="empty: as many as fit",
+            html_attributes=whole_number,
+            min_width=120,
         )
-        seed = gr.Number(
-            value=None, precision=0, label="Seed", info="empty: a new one for each answer"
+        seed = gr.Textbox(
+            label="Seed", info="empty: a new one", html_attributes=whole_number, min_width=120
         )
         image_process_mode = gr.Dropdown(
             choices=[(mode.value, mode.value) for mode in ImageProcessMode],
             value=default.image_process_mode.value,
             label="Image mode",
-            info="how images are brought to the encoder's size",
+            info="default: the checkpoint's",
+            min_width=140,
         )
-    system_prompt = gr.Textbox(
-        value=default.system_prompt,
-        lines=2,
-        max_lines=6,
-        label="System prompt",
-        info="empty: the checkpoint's own",
-    )
+        system_prompt = gr.Textbox(
+            value=default.system_prompt,
+            lines=1,
+            max_lines=4,
+            label="System prompt",
+            info="empty: the checkpoint's own",
+            scale=2,
+            min_width=220,
+        )
     return Settings(temperature, top_p, max_tokens, seed, system_prompt, image_process_mode)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from controller.protocol.chat import ImageProcessMode
 
@@ -22,3 +22,8 @@ class Sampling(BaseModel):
     seed: int | None = None
     system_prompt: str = ""
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
+
+    @field_validator("max_tokens", "seed", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if isinstance(value, str) and not value.strip() else value

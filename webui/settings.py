@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from controller.chassis.settings import ProcessSettings
 
@@ -18,6 +18,12 @@ class WebSettings(ProcessSettings):
     port: int = Field(default=7860, ge=0, le=65535, description="port to listen on; 0: a free one")
     controller_url: str = Field(
         default="http://127.0.0.1:21001", description="where the controller answers"
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="what the controller asks of its clients, if it does; it never reaches the "
+        "browser, and is better in the environment than on a command line",
     )
     examples: Path = Field(
         default=Path(__file__).parent / "examples",
