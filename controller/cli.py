@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 _DEFAULT_CONTROLLER: Final = "http://127.0.0.1:21001"
+_CONTROLLER_VARIABLE: Final = "PARAGONE_CONTROLLER_URL"
 
 # Our processes: the package that runs, the extra that it needs, and a package by which to tell.
 _PROCESSES: Final = {
@@ -64,8 +65,9 @@ def _build_parser() -> argparse.ArgumentParser:
     status.add_argument(
         "--controller",
         metavar="URL",
-        default=_DEFAULT_CONTROLLER,
-        help="the controller's address (default: %(default)s)",
+        default=os.environ.get(_CONTROLLER_VARIABLE, _DEFAULT_CONTROLLER),
+        help=f"the controller's address (default: ${_CONTROLLER_VARIABLE}, or else "
+        f"{_DEFAULT_CONTROLLER})",
     )
     status.add_argument("--json", action="store_true", help="print what the controller answered")
     status.add_argument("--watch", action="store_true", help="look again every second")

@@ -38,7 +38,9 @@ class ProcessSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least severe lines that are logged"
+    )
     log_format: LogFormat = Field(
         default="auto", description="auto is pretty on a terminal, JSON lines elsewhere"
     )
