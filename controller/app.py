@@ -22,6 +22,7 @@ from controller.chassis.http import (
     install_health,
     package_version,
 )
+from controller.chassis.openapi import CHAT_COMPLETIONS, describe_chat_completions
 from controller.dispatch import POLICIES
 from controller.external import ExternalServers
 from controller.inflight import InFlight
@@ -29,7 +30,7 @@ from controller.metrics import Metrics
 from controller.registry import Registry
 from controller.relay import Relay
 from controller.routes.fleet import fleet_router
-from controller.routes.public import CHAT_COMPLETIONS, describe_relayed_routes, public_router
+from controller.routes.public import public_router
 from controller.routes.relayed import RelayedRoute
 from controller.settings import ControllerSettings
 from controller.upstream import Upstream
@@ -60,7 +61,7 @@ class _Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         schema = super().openapi()
-        describe_relayed_routes(schema)
+        describe_chat_completions(schema)
         return schema
 
 
@@ -125,6 +126,7 @@ def create_app(
         in_flight,
         metrics,
         max_body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_seconds,
         clock=clock,
     )
 

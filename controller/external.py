@@ -134,7 +134,7 @@ class ExternalServers:
         try:
             async with (
                 asyncio.timeout(POLL_PATIENCE_SECONDS),
-                self._upstream.get(address, "/v1/models", headers) as answer,
+                self._upstream.request("GET", f"{address}/v1/models", headers=headers) as answer,
             ):
                 body = await answer.read_all(MAX_MODEL_LIST_BYTES)
         except (UnreachableError, LostError) as exc:

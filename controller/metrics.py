@@ -11,6 +11,7 @@ Seconds throughout; times are those that a client of this controller sees.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -24,6 +25,15 @@ _PREFIX = "paragone_controller"
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LATENCY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """What is counted of one model with each answer, looked up once."""
+
+    successes: Counter
+    first_token: Histogram
+    latency: Histogram
 
 
 class Metrics:
@@ -40,7 +50,7 @@ class Metrics:
     ) -> None:
         self._collectors = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", ["model_name", "status"])
-        self.successes = self._counter(
+        self._successes = self._counter(
             "request_success", "Answers relayed to their end", ["model_name"]
         )
         self.aborted = self._counter(
@@ -49,13 +59,13 @@ class Metrics:
         self.failed_attempts = self._counter(
             "relay_attempts_failed", "Workers that could not serve a request", ["reason"]
         )
-        self.first_token = self._histogram(
+        self._first_token = self._histogram(
             "time_to_first_token_seconds",
             "From arrival to the first bytes of the answer",
             ["model_name"],
             _FIRST_TOKEN_BUCKETS,
         )
-        self.latency = self._histogram(
+        self._latency = self._histogram(
             "e2e_request_latency_seconds",
             "From arrival to the end of the answer",
             ["model_name"],
@@ -64,7 +74,19 @@ class Metrics:
         self.loop_lag = self._histogram(
             "event_loop_lag_seconds", "How late a timer of this process fires", [], _LAG_BUCKETS
         )
+        self._of_model: dict[str, ModelMetrics] = {}
         self._collectors.register(_Snapshot(registry, in_flight, clock))
+
+    def of_model(self, model: str) -> ModelMetrics:
+        """The counters of a model that has answered: a label's lookup costs as much as all else."""
+        found = self._of_model.get(model)
+        if found is None:
+            found = self._of_model[model] = ModelMetrics(
+                self._successes.labels(model),
+                self._first_token.labels(model),
+                self._latency.labels(model),
+            )
+        return found
 
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""

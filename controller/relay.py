@@ -158,7 +158,6 @@ class Relay:
     async def _ask(self, record: WorkerRecord, exchange: _Exchange) -> bool:
         """Asks one worker; whether the reply has ended, well or badly."""
         request, reply = exchange.request, exchange.reply
-        model = request.hints.model
         try:
             with record.carrying(request.hints.tokens):
                 async with self._vigil.watch(
@@ -184,12 +183,13 @@ class Relay:
             )
             if not reply.has_content:
                 return False
-            self._metrics.aborted.labels(model, "worker_lost").inc()
+            self._metrics.aborted.labels(request.hints.model, "worker_lost").inc()
             await reply.fail(exchange.lost)
             return True
         if reply.status == 200:
-            self._metrics.successes.labels(model).inc()
-            self._metrics.latency.labels(model).observe(self._clock() - request.arrival)
+            served = self._metrics.of_model(request.hints.model)
+            served.successes.inc()
+            served.latency.observe(self._clock() - request.arrival)
         return True
 
     def _suspect(self, record: WorkerRecord, reason: str) -> None:
@@ -209,7 +209,9 @@ class Relay:
         sent = request.headers
         if record.authorization is not None:
             sent = {**sent, "authorization": record.authorization}
-        async with self._upstream.post(record.address, request.path, request.body, sent) as answer:
+        async with self._upstream.request(
+            "POST", record.address + request.path, headers=sent, body=request.body
+        ) as answer:
             progress()
             headers = _forwarded(answer, record)
             if answer.status == 200 and answer.media_type == sse.MEDIA_TYPE:
@@ -252,7 +254,7 @@ class Relay:
 
     def _observe_first_token(self, request: RelayRequest) -> None:
         elapsed = self._clock() - request.arrival
-        self._metrics.first_token.labels(request.hints.model).observe(elapsed)
+        self._metrics.of_model(request.hints.model).first_token.observe(elapsed)
 
     async def _give_up(self, exchange: _Exchange) -> None:
         """Ends a reply after all attempts failed, with what explains most."""

@@ -28,6 +28,9 @@ class ControllerSettings(ProcessSettings):
     max_body_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="largest request body, images included"
     )
+    body_seconds: float = Field(
+        default=60.0, gt=0, description="how long a request's body may take to arrive"
+    )
     relay_attempts: int = Field(
         default=3, ge=1, le=10, description="workers tried for one request before its first byte"
     )

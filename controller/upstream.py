@@ -123,8 +123,8 @@ class Upstream:
             await self._session.close()
 
     @asynccontextmanager
-    async def post(
-        self, address: str, path: str, body: bytes, headers: Mapping[str, str]
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
     ) -> AsyncIterator[Answer]:
         """Sends a request and yields the answer once its head is there.
 
@@ -136,30 +136,15 @@ class Upstream:
             LostError: it ended before the answer's head.
             InternalError: this process is out of file descriptors.
         """
-        async with self._request("POST", address + path, _Body(body), headers) as answer:
-            yield answer
-
-    @asynccontextmanager
-    async def get(
-        self, address: str, path: str, headers: Mapping[str, str]
-    ) -> AsyncIterator[Answer]:
-        """Asks for something, as `post` does.
-
-        Raises:
-            UnreachableError, LostError, InternalError: as `post` does.
-        """
-        async with self._request("GET", address + path, None, headers) as answer:
-            yield answer
-
-    @asynccontextmanager
-    async def _request(
-        self, method: str, url: str, body: _Body | None, headers: Mapping[str, str]
-    ) -> AsyncIterator[Answer]:
         if self._session is None:
             raise RuntimeError("Upstream is used inside `async with`")
         try:
             response = await self._session.request(
-                method, url, data=body, headers=headers, allow_redirects=False
+                method,
+                url,
+                data=None if body is None else _Body(body),
+                headers=headers,
+                allow_redirects=False,
             )
         except aiohttp.ClientConnectorError as exc:
             if exc.os_error.errno in (errno.EMFILE, errno.ENFILE):

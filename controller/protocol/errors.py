@@ -11,6 +11,7 @@
     ├── PermissionDeniedError    403   permission_denied
     ├── NotFoundError            404   not_found
     │   └── ModelNotFoundError   404   model_not_found: nobody ever served this name
+    ├── RequestTimeoutError      408   request_timeout: the body did not arrive in time
     ├── ConflictError            409   conflict: somebody else holds what was asked for
     ├── PayloadTooLargeError     413   payload_too_large
     ├── QueueFullError           429   queue_full, with Retry-After
@@ -135,6 +136,14 @@ class ModelNotFoundError(NotFoundError):
     """Nobody serves, or ever served, a model of this name."""
 
     code = "model_not_found"
+
+
+class RequestTimeoutError(ParagoneError):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+    type = "invalid_request_error"
 
 
 class ConflictError(ParagoneError):

@@ -21,6 +21,7 @@ from controller.protocol.errors import (
     InternalError,
     ParagoneError,
     PayloadTooLargeError,
+    RequestTimeoutError,
 )
 from controller.relay import Relay, RelayRequest
 from controller.reply import Reply
@@ -45,6 +46,7 @@ class RelayedRoute:
         in_flight: where the request is counted.
         metrics: what is counted.
         max_body_bytes: the largest body taken.
+        body_seconds: how long a body may take to arrive.
         clock: monotonic seconds.
     """
 
@@ -56,6 +58,7 @@ class RelayedRoute:
         metrics: Metrics,
         *,
         max_body_bytes: int,
+        body_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self._path = path
@@ -63,6 +66,7 @@ class RelayedRoute:
         self._in_flight = in_flight
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._body_seconds = body_seconds
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +75,7 @@ class RelayedRoute:
         reply = Reply(send)
         model = ""  # unknown, or not to be believed: names in metrics are those of live models
         try:
-            body = await _read_body(scope, receive, self._max_body_bytes)
+            body = await self._read_body(scope, receive)
             hints = routing_hints(body)
             with self._in_flight.track(hints.model):
                 request = self._request(scope, body, hints, arrival)
@@ -105,6 +109,16 @@ class RelayedRoute:
                 )
             )
         self._metrics.requests.labels(model, str(reply.status)).inc()
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await _read_body(scope, receive, self._max_body_bytes)
+        except TimeoutError as exc:
+            raise RequestTimeoutError(
+                f"The body did not arrive within {self._body_seconds:g} s; send it faster, or "
+                f"raise the controller's --body-seconds"
+            ) from exc
 
     def _request(
         self, scope: Scope, body: bytes, hints: RoutingHints, arrival: float

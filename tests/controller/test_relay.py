@@ -217,6 +217,21 @@ async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
         assert (await fleet.client.get("/health")).status_code == 200
 
 
+async def test_a_body_that_does_not_arrive_is_a_408_and_blocks_nobody() -> None:
+    async def trickle():
+        yield b"{"
+        await asyncio.sleep(0.6)
+        yield b"}"
+
+    async with running_controller(body_seconds=0.3) as fleet:
+        await fleet.worker()
+        slow = [asyncio.create_task(fleet.post(trickle())) for _ in range(20)]
+        assert (await fleet.ask()).status_code == 200
+        for reply in await asyncio.gather(*slow):
+            assert reply.status_code == 408
+            assert reply.json()["error"]["code"] == "request_timeout"
+
+
 async def test_embeddings_are_an_honest_404(fleet: Fleet) -> None:
     reply = await fleet.client.post("/v1/embeddings", json={"model": "demo", "input": "x"})
     assert reply.status_code == 404

@@ -1,0 +1,45 @@
+"""The relay's measurements measure: a tiny run counts each request and prints each figure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SIZES = [
+    "--rounds",
+    "1",
+    "--requests",
+    "40",
+    "--streams",
+    "8",
+    "--chunks",
+    "20",
+    "--first-tokens",
+    "5",
+]
+
+
+def test_a_tiny_run_prints_each_measurement_for_the_relay() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relay_bench", *SIZES],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {
+        cells[0]: cells[1]
+        for line in done.stdout.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
+    }
+    assert rows.pop("measure") == "paragone"
+    assert rows.pop("---") == "---"
+    assert len(rows) == 6
+    for row, figure in rows.items():
+        assert float(figure.split()[0]) >= 0, row
