@@ -20,6 +20,8 @@ from tests.worker.servers import question, running_worker
 
 pytestmark = pytest.mark.anyio
 
+JSON = {"content-type": "application/json"}
+
 
 def picture(side=8):
     buffer = io.BytesIO()
@@ -194,7 +196,7 @@ async def test_a_wrong_field_is_a_400_that_names_it(change, param, reason):
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 async def test_a_body_that_is_no_object_is_a_400(body):
     async with running_worker() as running:
-        reply = await running.client.post("/v1/chat/completions", content=body)
+        reply = await running.client.post("/v1/chat/completions", content=body, headers=JSON)
     assert reply.status_code == 400
     assert "JSON" in reply.json()["error"]["message"]
 
@@ -213,7 +215,9 @@ async def test_a_body_beyond_the_limit_is_a_413():
             for _ in range(30):
                 yield b"x" * 100
 
-        undeclared = await running.client.post("/v1/chat/completions", content=pieces())
+        undeclared = await running.client.post(
+            "/v1/chat/completions", content=pieces(), headers=JSON
+        )
     for reply in (declared, undeclared):
         assert reply.status_code == 413
         assert "--max-body-bytes" in reply.json()["error"]["message"]
@@ -376,7 +380,8 @@ async def test_a_client_that_goes_while_it_sends_its_body_is_no_error(caplog):
     async with running_worker() as running:
         _, writer = await asyncio.open_connection("127.0.0.1", int(running.url.split(":")[2]))
         writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+            b"content-type: application/json\r\ncontent-length: 99\r\n\r\n{"
         )
         await writer.drain()
         await asyncio.sleep(0.05)
@@ -394,3 +399,20 @@ async def test_each_answer_is_one_line_in_the_log_with_its_request_id(caplog):
         )
     (line,) = [r for r in caplog.records if r.name == "worker.telemetry"]
     assert "1 + 16 tokens, stop" in line.getMessage()
+
+
+async def test_a_body_that_is_not_said_to_be_json_is_a_400():
+    async with running_worker() as running:
+        reply = await running.client.post(
+            "/v1/chat/completions", content=b"{}", headers={"content-type": "text/plain"}
+        )
+    assert reply.status_code == 400
+    assert "Content-Type: application/json" in reply.json()["error"]["message"]
+
+
+async def test_the_openapi_document_describes_chat_completions():
+    async with running_worker() as running:
+        document = (await running.client.get("/openapi.json")).json()
+    body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]
+    name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert "messages" in document["components"]["schemas"][name]["properties"]

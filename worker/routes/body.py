@@ -24,7 +24,11 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
     Raises:
         PayloadTooLargeError: more than ``limit_bytes``.
+        BadRequestError: it is not said to be JSON. A page in a browser may post other types to
+            any address without asking.
     """
+    if "json" not in request.headers.get("content-type", "").lower():
+        raise BadRequestError("The request must have the header Content-Type: application/json")
     too_large = PayloadTooLargeError(
         f"The body is larger than this worker's limit of {limit_bytes} bytes; send fewer or "
         f"smaller images, or start the worker with a larger --max-body-bytes"

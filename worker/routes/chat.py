@@ -13,6 +13,7 @@ from PIL.Image import Image
 from starlette.requests import ClientDisconnect
 
 from controller.chassis.hangup import HangUp
+from controller.chassis.openapi import CHAT_COMPLETIONS
 from controller.protocol import sse
 from controller.protocol.chat import (
     AnswerMessage,
@@ -53,18 +54,7 @@ def chat_routes(
     headers = {"x-worker-id": worker_id}
     image_reader = ImageReader()
 
-    @router.post(
-        "/v1/chat/completions",
-        response_model=None,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": ChatCompletionRequest.model_json_schema()}
-                },
-            }
-        },
-    )
+    @router.post(CHAT_COMPLETIONS, response_model=None)
     async def create_chat_completion(request: Request) -> Response:
         """An answer, whole or as server-sent events."""
         try:

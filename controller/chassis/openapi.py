@@ -1,0 +1,59 @@
+"""What the OpenAPI documents of controller and worker say of chat completions, written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from controller.protocol.errors import ErrorBody
+
+CHAT_COMPLETIONS = "/v1/chat/completions"
+
+
+def describe_chat_completions(schema: dict[str, Any]) -> None:
+    """Adds the route to an OpenAPI document: it reads its own body, unseen by the framework."""
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+
+    def reference(model: type[Any]) -> dict[str, str]:
+        template = "#/components/schemas/{model}"
+        definition = model.model_json_schema(ref_template=template)
+        components.update(definition.pop("$defs", {}))
+        components[model.__name__] = definition
+        return {"$ref": template.format(model=model.__name__)}
+
+    def failure(description: str) -> dict[str, Any]:
+        return {
+            "description": description,
+            "content": {"application/json": {"schema": reference(ErrorBody)}},
+        }
+
+    schema["paths"][CHAT_COMPLETIONS] = {
+        "post": {
+            "tags": ["OpenAI"],
+            "summary": "Chat completion",
+            "description": "With `stream` the answer comes as server-sent events, each a "
+            "ChatCompletionChunk, ended by `[DONE]`.",
+            "operationId": "chat_completions",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": reference(ChatCompletionRequest)}},
+            },
+            "responses": {
+                "200": {
+                    "description": "The answer",
+                    "content": {
+                        "application/json": {"schema": reference(ChatCompletion)},
+                        "text/event-stream": {"schema": reference(ChatCompletionChunk)},
+                    },
+                },
+                "400": failure("The request cannot be understood or carried out"),
+                "404": failure("There is no such model"),
+                "413": failure("The body is too large"),
+                "429": failure("The queue is full; Retry-After says when to come back"),
+                "502": failure(
+                    "The worker went away before its answer was complete (controller only)"
+                ),
+                "503": failure("The model is loading, or nobody serves it now; see Retry-After"),
+            },
+        }
+    }
