@@ -20,6 +20,7 @@ from worker.address import address_for
 from worker.app import Worker
 from worker.engine.protocol import Engine
 from worker.registration import Membership
+from worker.routes.body import BodyLimits
 from worker.settings import ENV_PREFIX, WorkerSettings
 
 _log = logging.getLogger("worker")  # run as a module, __name__ is "__main__"
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         worker_id="worker-" + uuid.uuid4().hex,
         heartbeat_seconds=settings.heartbeat_seconds,
         fleet_token=token.get_secret_value() if token else None,
-        max_body_bytes=settings.max_body_bytes,
+        body_limits=BodyLimits(settings.max_body_bytes, settings.body_seconds),
         grace_seconds=settings.grace_seconds,
         on_failure=stop,
     )

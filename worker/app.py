@@ -23,6 +23,7 @@ from worker.checkpoint.errors import CheckpointError
 from worker.lifecycle import Lifecycle
 from worker.loading import EngineBuilder, load_engine
 from worker.registration import Membership, Registration
+from worker.routes.body import DEFAULT_BODY_LIMITS, BodyLimits
 from worker.routes.chat import chat_routes
 from worker.routes.metrics import metrics_routes
 from worker.routes.models import model_routes
@@ -52,7 +53,7 @@ class Worker:
         memberships: the controllers to register with; none is a worker on its own.
         worker_id: of this process.
         heartbeat_seconds: how often controllers hear from it.
-        max_body_bytes: the largest request body.
+        body_limits: what a request's body may be.
         fleet_token: what controllers ask workers for, where they do.
         grace_seconds: how long answers may go on after a stop was asked for.
         on_failure: called once nothing can be served any more and controllers know it.
@@ -67,7 +68,7 @@ class Worker:
         worker_id: str,
         heartbeat_seconds: float = 1.0,
         fleet_token: str | None = None,
-        max_body_bytes: int = 64 * 1024 * 1024,
+        body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
         grace_seconds: float = 30,
         on_failure: Callable[[], None],
     ) -> None:
@@ -87,7 +88,7 @@ class Worker:
         )
         self.lifecycle.on_change(self._registration.announce)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.app = self._create_app(worker_id, max_body_bytes)
+        self.app = self._create_app(worker_id, body_limits)
 
     async def leave(self) -> None:
         """Before the listener closes: not ready any more, and no controller routes here.
@@ -98,16 +99,14 @@ class Worker:
         self._spawn(self._abort_after_grace())
         await self._registration.drain()
 
-    def _create_app(self, worker_id: str, max_body_bytes: int) -> FastAPI:
+    def _create_app(self, worker_id: str, body_limits: BodyLimits) -> FastAPI:
         app = _Api(title="Paragone worker", version=package_version(), lifespan=self._lifespan)
         app.add_middleware(RequestIdMiddleware)
         install_errors(app)
         install_health(app, not_ready_reason=self.lifecycle.not_ready_reason)
         telemetry = Telemetry(self.lifecycle)
         app.include_router(
-            chat_routes(
-                self.lifecycle, telemetry, worker_id=worker_id, max_body_bytes=max_body_bytes
-            )
+            chat_routes(self.lifecycle, telemetry, worker_id=worker_id, body_limits=body_limits)
         )
         app.include_router(model_routes(self.lifecycle))
         app.include_router(metrics_routes(telemetry.registry))

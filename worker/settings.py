@@ -95,6 +95,9 @@ class WorkerSettings(ProcessSettings):
     max_body_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="largest request body, images included"
     )
+    body_seconds: float = Field(
+        default=60.0, gt=0, description="how long a request's body may take to arrive"
+    )
     grace_seconds: int = Field(
         default=30, ge=0, description="how long answers may go on after a stop was asked for"
     )

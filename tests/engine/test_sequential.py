@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -233,6 +234,14 @@ async def test_a_thousand_requests_closed_at_random_leave_nothing_behind():
         await asyncio.gather(*(close_after(i % 7) for i in range(1_000)))
         await until(lambda: engine.stats().running == 0)
         assert await text_of(engine, ask("last")) == "You said: last"
+
+
+async def test_time_is_counted_from_the_arrival_at_the_process():
+    now = 100.0
+    async with running(FakeModel(), clock=lambda: now) as engine:
+        last = (await events_of(engine, replace(ask(), arrived=97.5)))[-1]
+    assert last.metrics.queue_time_ms == 2500
+    assert last.metrics.time_to_first_token_ms == 2500
 
 
 async def test_the_pace_of_recent_answers_is_known():

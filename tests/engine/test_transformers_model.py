@@ -1,5 +1,6 @@
 """Our decode loop against transformers' own generate, on tiny random checkpoints."""
 
+import weakref
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -166,6 +167,28 @@ def raising(error):
 def test_too_little_memory_is_told_with_what_was_needed(error):
     with pytest.raises(OutOfMemoryError, match=r"allocate (2\.00 GiB|2147483648 bytes)"):
         first_tokens(raising(error), ask())
+
+
+def test_memory_is_free_again_while_the_error_is_still_on_its_way():
+    class Activations:
+        pass
+
+    alive = []
+
+    class Failing:
+        config = loaded("llava-v1.5-tiny").model.config
+
+        def __call__(self, **_inputs):
+            activations = Activations()
+            alive.append(weakref.ref(activations))
+            alive.append(weakref.ref(_inputs["past_key_values"]))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model = TransformersModel(replace(loaded("llava-v1.5-tiny"), model=Failing()))
+    with pytest.raises(OutOfMemoryError) as caught:
+        first_tokens(model, ask())
+    assert [each() for each in alive] == [None, None]
+    assert caught.value.__cause__ is not None
 
 
 def test_a_dead_device_is_told_from_a_bug():

@@ -17,6 +17,7 @@ from controller.protocol.fleet import LoadProgress
 from tests.engine.fake_model import FakeModel
 from tests.waiting import until
 from tests.worker.servers import question, running_worker
+from worker.routes.body import BodyLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -208,7 +209,7 @@ async def test_unknown_fields_are_ignored():
 
 
 async def test_a_body_beyond_the_limit_is_a_413():
-    async with running_worker(max_body_bytes=2_000) as running:
+    async with running_worker(body_limits=BodyLimits(max_bytes=2_000)) as running:
         declared = await running.ask(content="x" * 3_000)
 
         async def pieces():
@@ -416,3 +417,15 @@ async def test_the_openapi_document_describes_chat_completions():
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]
     name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert "messages" in document["components"]["schemas"][name]["properties"]
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_a_408():
+    async def slowly():
+        yield b"{"
+        await asyncio.sleep(1)
+        yield b"}"
+
+    async with running_worker(body_limits=BodyLimits(seconds=0.05)) as running:
+        reply = await running.client.post("/v1/chat/completions", content=slowly(), headers=JSON)
+    assert reply.status_code == 408
+    assert "--body-seconds" in reply.json()["error"]["message"]

@@ -43,6 +43,8 @@ def build_engine(
     Raises:
         CheckpointError: it cannot be loaded, and why.
     """
+    # It asks for a package that would fetch kernels over the network; it runs without them.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if threads is not None:
         torch.set_num_threads(threads)
     model = TransformersModel(load_checkpoint(spec, on_progress))

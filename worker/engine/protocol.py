@@ -43,7 +43,8 @@ class SamplingParams:
 class GenerationRequest:
     """One answer that is asked for.
 
-    ``images`` are decoded, in the order of the image parts of ``messages``.
+    ``images`` are decoded, in the order of the image parts of ``messages``. ``arrived`` is when the
+    request reached this process, on `time.monotonic`; without it, when the engine gets it.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class GenerationRequest:
     images: tuple[Image, ...] = ()
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
     sampling: SamplingParams = SamplingParams()
+    arrived: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,8 @@ class SequentialEngine(Generic[PreparedT]):
             raise _shutting_down()
         now = self._clock()
         ticket = self._scheduler.admit(now)
-        job: _Job[PreparedT] = _Job(request, ticket, Timing(arrived=now))
+        arrived = now if request.arrived is None else request.arrived
+        job: _Job[PreparedT] = _Job(request, ticket, Timing(arrived))
         self._jobs[ticket] = job
         try:
             prepared = await asyncio.get_running_loop().run_in_executor(

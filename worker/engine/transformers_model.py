@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -105,10 +106,11 @@ class TransformersModel:
                 yield token_id
                 last = torch.tensor([[token_id]], device=self._checkpoint.device)
                 logits = self._forward(cache, input_ids=last)
-        except torch.OutOfMemoryError as exc:
-            raise self._out_of_memory(str(exc)) from exc
-        except RuntimeError as exc:
-            if _CPU_ALLOCATION.search(str(exc)):
+        except RuntimeError as exc:  # torch's own errors are among them
+            if isinstance(exc, torch.OutOfMemoryError) or _CPU_ALLOCATION.search(str(exc)):
+                # The traceback would keep cache and activations for as long as the error lives.
+                traceback.clear_frames(exc.__traceback__)
+                del cache
                 raise self._out_of_memory(str(exc)) from exc
             if isinstance(exc, torch.AcceleratorError):
                 raise DeviceLostError(

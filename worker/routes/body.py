@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from controller.protocol.chat import ChatCompletionRequest
-from controller.protocol.errors import BadRequestError, PayloadTooLargeError, UnsupportedError
+from controller.protocol.errors import (
+    BadRequestError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+    UnsupportedError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -19,29 +26,48 @@ MAX_STOP_STRINGS = 16
 _PART_KINDS = ("text", "image_url")
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body, refused as soon as it is known to be too large.
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How large a body may be, and how long it may take to arrive."""
+
+    max_bytes: int = 64 * 1024 * 1024
+    seconds: float = 60.0
+
+
+DEFAULT_BODY_LIMITS = BodyLimits()
+
+
+async def read_body(request: Request, limits: BodyLimits) -> bytes:
+    """The whole body, refused as soon as it is known to be beyond a limit.
 
     Raises:
-        PayloadTooLargeError: more than ``limit_bytes``.
+        PayloadTooLargeError: it is too large.
+        RequestTimeoutError: it does not arrive in time.
         BadRequestError: it is not said to be JSON. A page in a browser may post other types to
             any address without asking.
     """
     if "json" not in request.headers.get("content-type", "").lower():
         raise BadRequestError("The request must have the header Content-Type: application/json")
     too_large = PayloadTooLargeError(
-        f"The body is larger than this worker's limit of {limit_bytes} bytes; send fewer or "
+        f"The body is larger than this worker's limit of {limits.max_bytes} bytes; send fewer or "
         f"smaller images, or start the worker with a larger --max-body-bytes"
     )
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
+    if declared.isdecimal() and int(declared) > limits.max_bytes:
         raise too_large
     pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit_bytes:
-            raise too_large
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limits.max_bytes:
+                    raise too_large
+                pieces.append(piece)
+    except TimeoutError as exc:
+        raise RequestTimeoutError(
+            f"The body did not arrive within {limits.seconds:g} s; send it faster, or start the "
+            f"worker with a larger --body-seconds"
+        ) from exc
     return b"".join(pieces)
 
 

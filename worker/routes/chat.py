@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import APIRouter, Request, Response
-from PIL.Image import Image
 from starlette.requests import ClientDisconnect
 
 from controller.chassis.hangup import HangUp
@@ -35,7 +34,7 @@ from worker.engine.protocol import (
     TextDelta,
 )
 from worker.lifecycle import Lifecycle
-from worker.routes.body import parse_chat_request, read_body
+from worker.routes.body import BodyLimits, parse_chat_request, read_body
 from worker.routes.event_stream import EventStream
 from worker.routes.images import ImageReader
 from worker.telemetry import Telemetry
@@ -47,7 +46,7 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def chat_routes(
-    lifecycle: Lifecycle, telemetry: Telemetry, *, worker_id: str, max_body_bytes: int
+    lifecycle: Lifecycle, telemetry: Telemetry, *, worker_id: str, body_limits: BodyLimits
 ) -> APIRouter:
     """The route, over what it needs."""
     router = APIRouter(tags=["openai"])
@@ -57,15 +56,22 @@ def chat_routes(
     @router.post(CHAT_COMPLETIONS, response_model=None)
     async def create_chat_completion(request: Request) -> Response:
         """An answer, whole or as server-sent events."""
+        arrived = time.monotonic()
         try:
-            chat = parse_chat_request(await read_body(request, max_body_bytes))
+            chat = parse_chat_request(await read_body(request, body_limits))
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         served = lifecycle.serve(chat.model)
         async with HangUp(request.receive):
             served.engine.check_room()
-            generation = _generation_request(
-                chat, request.state.request_id, await image_reader.read(chat.messages)
+            generation = GenerationRequest(
+                request_id=request.state.request_id,
+                model=chat.model,
+                messages=tuple(chat.messages),
+                images=await image_reader.read(chat.messages),
+                image_process_mode=chat.image_process_mode,
+                sampling=_sampling_params(chat),
+                arrived=arrived,
             )
             events = telemetry.watch(chat.model, served.engine.generate(generation))
             answer = _Answer(chat, request.state.request_id)
@@ -88,23 +94,14 @@ def chat_routes(
     return router
 
 
-def _generation_request(
-    chat: ChatCompletionRequest, request_id: str, images: tuple[Image, ...]
-) -> GenerationRequest:
-    return GenerationRequest(
-        request_id=request_id,
-        model=chat.model,
-        messages=tuple(chat.messages),
-        images=images,
-        image_process_mode=chat.image_process_mode,
-        sampling=SamplingParams(
-            temperature=chat.temperature,
-            top_p=chat.top_p,
-            top_k=chat.top_k,
-            seed=chat.seed,
-            max_tokens=chat.token_limit,
-            stop=chat.stop_strings,
-        ),
+def _sampling_params(chat: ChatCompletionRequest) -> SamplingParams:
+    return SamplingParams(
+        temperature=chat.temperature,
+        top_p=chat.top_p,
+        top_k=chat.top_k,
+        seed=chat.seed,
+        max_tokens=chat.token_limit,
+        stop=chat.stop_strings,
     )
 
 
