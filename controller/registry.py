@@ -5,6 +5,7 @@ Pure: it does no I/O and reads only the clocks that it was given, so every rule 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,9 +42,14 @@ class Lease:
     renewed_at: float
     seconds: float
 
+    @property
+    def ends_at(self) -> float:
+        """When the worker will have missed too many beats."""
+        return self.renewed_at + self.seconds
+
     def is_over(self, now: float) -> bool:
         """Whether the worker has missed too many beats."""
-        return now - self.renewed_at >= self.seconds
+        return now >= self.ends_at
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +147,8 @@ class Registry:
         self._by_model: dict[str, dict[str, WorkerRecord]] = {}
         self._first_seen: dict[str, int] = {}  # model name -> Unix seconds
         self._replaced_by: dict[str, str] = {}  # worker id -> id that took over its address
+        self._listed: ModelList | None = None  # the model list, while it is true
+        self._listed_until = 0.0
 
     def register(self, message: RegisterRequest, *, authorization: str | None = None) -> LeaseReply:
         """Puts a worker on the list, or renews it; arguments as of `heartbeat`.
@@ -151,6 +159,7 @@ class Registry:
         self._replaced_by.pop(message.worker_id, None)
         reply = self._take(message, authorization)
         self._workers[message.worker_id].is_drained = False
+        self._listed = None
         return reply
 
     def heartbeat(
@@ -179,11 +188,13 @@ class Registry:
         record = self._workers.get(worker_id)
         if record is not None:
             record.is_drained = True
+            self._listed = None
         return record is not None
 
     def suspect(self, record: WorkerRecord, reason: str) -> None:
         """Takes a worker out of the rotation until it is heard of again."""
         record.suspicion = reason
+        self._listed = None
 
     def expire(self) -> list[WorkerRecord]:
         """Forgets the workers whose lease is over, and returns them.
@@ -271,10 +282,20 @@ class Registry:
         return entry
 
     def models(self) -> ModelList:
-        """The models that can answer now, by name."""
+        """The models that can answer now, by name; the same object while nothing has changed.
+
+        It is made anew when a worker's state, models or suspicion change, and when the first lease
+        among those it rests on would have ended: renewals only make it true for longer.
+        """
         now = self._clock()
-        entries = (self._entry(name, now) for name in sorted(self._by_model))
-        return ModelList(data=[entry for entry in entries if entry is not None])
+        if self._listed is None or now >= self._listed_until:
+            entries = (self._entry(name, now) for name in sorted(self._by_model))
+            self._listed = ModelList(data=[entry for entry in entries if entry is not None])
+            self._listed_until = min(
+                (r.lease.ends_at for r in self._workers.values() if r.is_live(now)),
+                default=math.inf,
+            )
+        return self._listed
 
     def has_live_worker(self) -> bool:
         """Whether any model can answer now."""
@@ -328,11 +349,20 @@ class Registry:
             )
             self._workers[record.worker_id] = record
             self._by_address[record.address] = record
-        else:
+            self._list_models(record)
+        elif record.status.models != message.status.models:
             self._unlist_models(record)
+            record.status = message.status
+            self._list_models(record)
+        elif (
+            not known
+            or record.suspicion is not None
+            or record.status.state is not message.status.state
+            or record.heartbeat_seconds != message.heartbeat_seconds
+        ):
+            self._listed = None
         record.authorization = authorization
         record.beat(message, now)
-        self._list_models(record)
         return LeaseReply(known=known, lease_seconds=record.lease.seconds)
 
     def _remove(self, record: WorkerRecord) -> None:
@@ -345,6 +375,7 @@ class Registry:
         }
 
     def _list_models(self, record: WorkerRecord) -> None:
+        self._listed = None
         for card in record.status.models:
             self._by_model.setdefault(card.name, {})[record.worker_id] = record
             if card.name not in self._first_seen:
@@ -353,6 +384,7 @@ class Registry:
                 self._first_seen[card.name] = int(self._wall_clock())
 
     def _unlist_models(self, record: WorkerRecord) -> None:
+        self._listed = None
         for card in record.status.models:
             serving = self._by_model.get(card.name)
             if serving is not None:  # a worker may name a model twice

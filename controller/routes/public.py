@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from controller.protocol.errors import ErrorBody, NotFoundError
 from controller.protocol.fleet import ModelEntry, ModelList
@@ -13,10 +13,17 @@ def public_router(registry: Registry) -> APIRouter:
     """The routes of the public API that the controller answers itself."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
-    @router.get("/models", response_model_exclude_none=True)
-    async def list_models() -> ModelList:
+    listed: ModelList | None = None
+    rendered = b""
+
+    @router.get("/models", response_model=ModelList)
+    async def list_models() -> Response:
         """The models that can answer now."""
-        return registry.models()
+        nonlocal listed, rendered
+        current = registry.models()
+        if current is not listed:  # pages ask every second, a thousand models take milliseconds
+            listed, rendered = current, current.model_dump_json(exclude_none=True).encode()
+        return Response(rendered, media_type="application/json")
 
     # A name may hold slashes, as those of the Hugging Face hub do.
     @router.get(

@@ -374,6 +374,14 @@ class AnyHistory(RuleBasedStateMachine):
         self.registry.expire()
 
     @invariant()
+    def the_kept_model_list_is_what_a_fresh_one_would_be(self) -> None:
+        kept = self.registry.models()
+        until = self.registry._listed_until
+        self.registry._listed = None
+        assert self.registry.models() == kept
+        self.registry._listed, self.registry._listed_until = kept, until
+
+    @invariant()
     def one_worker_an_address(self) -> None:
         addresses = [record.address for record in self.registry.workers()]
         assert len(addresses) == len(set(addresses))
