@@ -250,6 +250,7 @@ def test_a_model_of_suspects_alone_is_not_listed(registry: Registry) -> None:
 def test_being_heard_of_ends_a_suspicion(registry: Registry) -> None:
     registry.register(said_by())
     registry.suspect(registry.rotation("demo")[0], "refused")
+    assert names(registry) == []
     registry.heartbeat(said_by())
     assert names(registry) == ["demo"]
 
@@ -355,6 +356,19 @@ class AnyHistory(RuleBasedStateMachine):
             self.registry.heartbeat(said_by(worker, *models, address=address))
         except ConflictError:
             assert any(r.worker_id != worker for r in self.registry.workers())
+
+    @rule(position=st.integers(0, 2), state=st.none() | st.sampled_from(WorkerState))
+    def beat_again(self, position: int, state: WorkerState | None) -> None:
+        """What workers do most: say the same again, or that they are in another state now."""
+        for record in self.registry.workers()[position : position + 1]:
+            models = [card.name for card in record.status.models]
+            said = said_by(
+                record.worker_id,
+                *models,
+                address=record.address,
+                state=state or record.status.state,
+            )
+            self.registry.heartbeat(said)
 
     @rule(worker=WORKERS)
     def drain(self, worker: str) -> None:
