@@ -112,7 +112,7 @@ class Compare:
             [*heads, *texts],
             **quick,
         )
-        page.picked_example.input(
+        page.picked_example.change(
             self.pick_example, [page.picked_example], [page.composer, page.notice], **quick
         )
         for number, column in enumerate(page.columns):

@@ -118,7 +118,9 @@ def _facts_line(card: ModelCard) -> str:
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
     weights = _QUANTISATION[card.quantisation]
     if card.dtype:
-        weights += f", {card.dtype.removeprefix('torch.')}"
+        dtype = card.dtype.removeprefix("torch.")
+        is_full = card.quantisation is Quantisation.NONE
+        weights += f", {dtype}" if is_full else f", computes in {dtype}"
     facts: list[tuple[str, str | None]] = [
         ("weights", weights),
         ("size", _size(card)),
@@ -135,7 +137,7 @@ def _size(card: ModelCard) -> str | None:
     if card.parameters:
         words.append(f"{_short(card.parameters)} parameters")
     if card.weight_bytes:
-        words.append(f"{_short(card.weight_bytes)}B")
+        words.append(f"{_short(card.weight_bytes)}B on disk")
     return ", ".join(words) or None
 
 

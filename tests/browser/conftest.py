@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -56,10 +58,21 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def served() -> Iterator[tuple[FakeController, str]]:
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one example image and two questions about it."""
+    folder = tmp_path_factory.mktemp("examples")
+    Image.new("RGB", (90, 60), (30, 60, 200)).save(folder / "blue.png")
+    prompts = [{"prompt": "Which colour is it?"}, {"prompt": "How large is it?"}]
+    content = {"about": "They know blue.", "examples": [{"image": "blue.png", "prompts": prompts}]}
+    (folder / "examples.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="package")
+def served(examples: Path) -> Iterator[tuple[FakeController, str]]:
     """The pretended controller's state, and the address of the page over it."""
     fake = FakeController()
-    flags = ("--refresh-seconds", "0.2", "--examples", str(Path(__file__).parent / "examples"))
+    flags = ("--refresh-seconds", "0.2", "--examples", str(examples))
     with ThreadedServer(fake.app()) as controller, web_process(controller.url, *flags) as (url, _):
         yield fake, url
 

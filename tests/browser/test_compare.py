@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -211,6 +212,27 @@ def test_an_image_can_be_pasted_and_dropped(
     assert [part.type for part in parts] == ["image_url", "text"]
 
 
+def test_a_click_on_an_example_composes_its_image_and_question(
+    compare: ComparePage, page: Page, fake: FakeController, examples: Path
+) -> None:
+    expect(page.get_by_text("They know blue.")).to_be_visible()
+    for _ in range(2):  # the same one twice, the second after a change of mind
+        page.get_by_role("button", name="How large is it?").click()
+        expect(compare.composer).to_have_value("How large is it?")
+        compare.expect_images(1)
+        compare.composer.fill("Never mind")
+    page.get_by_role("button", name="Use example image 1").click()
+    expect(compare.composer).to_have_value("Which colour is it?")
+    compare.composer.press("Enter")
+    eventually(lambda: len(fake.exchanges) == 4)
+    image, text = fake.exchanges[0].request.messages[0].content or []
+    assert isinstance(image, ImagePart)
+    data = image.image_url.url.removeprefix("data:image/png;base64,")
+    assert base64.b64decode(data) == (examples / "blue.png").read_bytes()
+    assert text == TextPart(text="Which colour is it?")
+    expect(page.get_by_text("They know blue.")).to_be_hidden()  # room for the answers
+
+
 def test_what_is_no_image_is_refused_with_a_reason_and_the_question_is_kept(
     compare: ComparePage, fake: FakeController, picture: Path
 ) -> None:
@@ -347,3 +369,44 @@ def test_nothing_moves_while_answers_stream(compare: ComparePage, fake: FakeCont
     assert [column.strip_place.bounding_box() for column in compare.columns] == boxes
     assert len({(box or {})["y"] for box in boxes}) == 1
     compare.stop_all.click()
+
+
+def test_every_control_has_a_name_and_the_page_a_heading(
+    compare: ComparePage, page: Page, picture: Path
+) -> None:
+    compare.upload(picture)
+    compare.ask("What is it?")
+    compare.columns[3].expect_state("done")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Paragone")
+    nameless = """() => [...document.querySelectorAll("button, input, textarea, select")]
+        .filter((e) => e.checkVisibility() && !(e.getAttribute("aria-label") || e.title
+            || e.textContent.trim() || e.labels?.length || e.getAttribute("aria-labelledby")))
+        .map((e) => e.outerHTML.slice(0, 200))"""
+    eventually(lambda: page.evaluate(nameless) == [], seconds=5, what="no control without a name")
+    for image in page.locator("img").all():
+        assert image.get_attribute("alt") is not None
+
+
+def test_on_a_phone_the_columns_lie_side_by_side_and_the_page_keeps_its_width(
+    compare: ComparePage, page: Page
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    compare.ask("What is in the picture?")
+    compare.columns[0].expect_state("done")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    first, second = (column.box.bounding_box() for column in compare.columns[:2])
+    assert first is not None
+    assert second is not None
+    assert 300 < first["width"] < 390
+    assert second["y"] == first["y"]
+    compare.columns[3].box.scroll_into_view_if_needed()
+    expect(compare.columns[3].box).to_be_in_viewport(ratio=0.9)
+
+
+def test_dark_and_light_follow_the_button(compare: ComparePage, page: Page) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate(ground) != light
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate(ground) == light

@@ -157,6 +157,6 @@ def test_the_card_names_parts_by_their_last_name_and_sizes_shortly() -> None:
     )
     status = ModelStatus(card=card, state=WorkerState.READY, num_ready=1, running=0, waiting=0)
     words = _words(card_html("m", Catalogue((status,))))
-    assert "3.71 M parameters, 14.8 MB" in words
+    assert "3.71 M parameters, 14.8 MB on disk" in words
     assert "full precision, float32" in words
     assert "/models" not in words

@@ -33,6 +33,7 @@
   // Names for controls that Gradio leaves without one.
   const label = () => {
     find("#theme")?.setAttribute("aria-label", "Switch between light and dark");
+    find("#composer textarea")?.setAttribute("aria-label", "Question to all columns");
     document.querySelectorAll(".lane").forEach((lane, number) => {
       lane.querySelector("button.stop")?.setAttribute("aria-label", `Stop column ${number + 1}`);
       lane.querySelectorAll(".chat button:not([aria-label])").forEach((button) => {

@@ -1,0 +1,83 @@
+"""The page over the real demo fleet: right answers in four columns, and a Stop in mid-answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from controller.protocol.fleet import FleetView
+from tests.browser.compare_page import ComparePage
+from tests.demo_fleet import DemoFleet
+from tests.webui.servers import eventually
+from webui.gallery import Gallery, read_gallery
+from webui.settings import WebSettings
+
+pytestmark = [pytest.mark.browser, pytest.mark.fleet, pytest.mark.timeout(300)]
+FOLDER: Path = WebSettings.model_fields["examples"].default
+SECONDS = 30  # four models on two cores
+
+
+@pytest.fixture
+def web_url(demo_fleet: DemoFleet) -> str:
+    demo_fleet.wait_until_complete()
+    return demo_fleet.web_url
+
+
+@pytest.fixture
+def demo(page: Page, demo_fleet: DemoFleet, web_url: str) -> ComparePage:
+    """The demo's page, open, with its four models in the order of the fleet file."""
+    opened = ComparePage(page, web_url)
+    opened.open()
+    opened.expect_columns(demo_fleet.models)
+    for column in opened.columns:
+        expect(column.state).to_have_attribute("data-kind", "ready", timeout=SECONDS * 1000)
+    return opened
+
+
+@pytest.fixture
+def gallery() -> Gallery:
+    found = read_gallery(FOLDER)
+    assert found.about
+    assert found.examples
+    return found
+
+
+def test_an_uploaded_image_and_a_question_fill_four_columns_with_the_right_answers(
+    demo: ComparePage, demo_fleet: DemoFleet, gallery: Gallery
+) -> None:
+    example = gallery.examples[0]
+    demo.upload(FOLDER / example.image)
+    for prompt in example.prompts[:2]:  # the second is about the same image, a turn later
+        demo.ask(prompt.prompt)
+        for model, column in zip(demo_fleet.models, demo.columns, strict=True):
+            expect(column.strip).to_have_attribute("data-state", "done", timeout=SECONDS * 1000)
+            right = prompt.answer_zh if model.endswith("-zh") else prompt.answer_en
+            assert right
+            column.expect_answer(right)
+            expect(column.figure("image")).to_have_text("64")
+            expect(column.figure("finish")).to_have_text("stop")
+
+
+def test_stop_in_mid_answer_ends_the_generation_in_every_worker(
+    demo: ComparePage, demo_fleet: DemoFleet, page: Page
+) -> None:
+    # Hot sampling without a stop in sight: the answer runs until something ends it.
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Temperature").first.fill("2")
+    page.get_by_label("Max tokens").fill("900")
+    demo.ask("Tell me a very long story about everything you know.")
+    column = demo.columns[0]
+    expect(column.stop).to_be_enabled(timeout=SECONDS * 1000)
+    demo.stop_all.click()
+    for each in demo.columns:
+        expect(each.strip).to_have_attribute("data-state", "stopped")
+    eventually(lambda: _running(demo_fleet) == 0, seconds=5, what="no worker generates")
+
+
+def _running(fleet: DemoFleet) -> int:
+    reply = httpx.get(fleet.controller_url + "/fleet/workers", trust_env=False)
+    view = FleetView.model_validate_json(reply.content)
+    return sum(worker.status.load.running + worker.in_flight for worker in view.workers)
