@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,15 @@ def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
         raise AdapterError(f"{folder.path} is a {kind} adapter; LoRA is what is supported")
     modules = dict(bones.named_modules())
     headers = read_headers(_file(folder))
-    targets = {_target(header.name, source).module for header in headers}
-    lacking = sorted(targets - set(modules))
+    targets = {header.name: _target(header.name, source, modules) for header in headers}
+    lacking = sorted({t.module for t in targets.values() if t.module not in modules})
     if lacking:
         raise AdapterError(
             f"the adapter {folder.path} aims at {len(lacking)} modules that its base lacks: "
             f"{some(lacking)}. It was trained over another model"
         )
     for header in headers:
-        target = _target(header.name, source)
+        target = targets[header.name]
         weight = getattr(modules[target.module], "weight", None)
         side = {"lora_A": 1, "lora_B": 0}.get(target.kind)
         if weight is None or side is None:
@@ -78,10 +78,11 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
 
     folder = source.folder
     file = _file(folder)
+    modules = {module for module, _ in model.named_modules()}
     tensors: dict[str, torch.Tensor] = {}
     targets: set[str] = set()
     for key, tensor in _read(file).items():
-        target = _target(key, source)
+        target = _target(key, source, modules)
         targets.add(target.module)
         tensors[f"base_model.model.{target.module}.{target.kind}{target.rest}"] = tensor
     config = PeftConfig.from_pretrained(str(folder.path))
@@ -92,7 +93,9 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
     # PEFT warns where this differs from the model's name; which base it is was settled by the plan.
     config.base_model_name_or_path = model.name_or_path
     for key in ("rank_pattern", "alpha_pattern"):
-        setattr(config, key, {source.rename(k): v for k, v in (getattr(config, key) or {}).items()})
+        patterns = getattr(config, key) or {}
+        named = {_named(module, source, modules): value for module, value in patterns.items()}
+        setattr(config, key, named)
     with warnings.catch_warnings():
         # PEFT asks the model by a name that transformers has deprecated; nothing of ours.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
@@ -115,14 +118,23 @@ class _Target:
     rest: str  # ".weight"
 
 
-def _target(key: str, source: AdapterSource) -> _Target:
+def _named(module: str, source: AdapterSource, modules: Container[str]) -> str:
+    """The adapter's module as the model calls it; unchanged where the model has none of its names.
+
+    Patterns of ranks are also given as suffixes, which stay as they are.
+    """
+    return next((name for name in source.candidates(module) if name in modules), module)
+
+
+def _target(key: str, source: AdapterSource, modules: Container[str]) -> _Target:
     match = _TENSOR.fullmatch(key)
     if match is None:
         raise AdapterError(
             f"{source.folder.path} holds {key!r}, which is not a LoRA tensor; it may be of a "
             "kind of adapter that is not supported"
         )
-    return _Target(source.rename(match["module"]), match["kind"], match["rest"] or "")
+    module = _named(match["module"], source, modules)
+    return _Target(module, match["kind"], match["rest"] or "")
 
 
 def _file(folder: CheckpointFolder) -> Path:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from worker.checkpoint import llava
-from worker.checkpoint.errors import TemplateError
+from worker.checkpoint.errors import TemplateError, TokenizerError
 from worker.checkpoint.llava_prompt import LlavaPrompting
+from worker.checkpoint.native_prompt import NativePrompting
 from worker.checkpoint.plan import Family, LoadPlan
 from worker.checkpoint.projector import model_class
-from worker.checkpoint.prompt import Prompting
+from worker.checkpoint.prompt import IMAGE_MARKER, Prompting
 from worker.checkpoint.spec import LoadSpec
 from worker.checkpoint.templates import read_template
 from worker.checkpoint.text_prompt import TextPrompting
 from worker.checkpoint.tokens import load_tokenizer
+
+# Side of the picture whose tokens a card tells, for models that take images in their own size.
+_SQUARE = 448
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,56 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     )
 
 
+def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
+    path = plan.tokenizer_folder.path
+    config = AutoConfig.from_pretrained(path, trust_remote_code=spec.trust_remote_code)
+    processor = _processor(path, spec)
+    template = read_template(spec.chat_template) if spec.chat_template else None
+    if (template or processor.chat_template or processor.tokenizer.chat_template) is None:
+        raise TemplateError(
+            f"{path} has no chat template; choose one with --chat-template, or add the "
+            "chat_template.jinja of its family"
+        )
+    image_token_id = _image_token_id(config, processor)
+    prompting = NativePrompting(
+        processor, template or processor.chat_template, image_token_id=image_token_id
+    )
+    square = Image.new("RGB", (_SQUARE, _SQUARE))
+    return ModelFamily(
+        model_class=AutoModelForImageTextToText._model_mapping[type(config)],  # noqa: SLF001
+        config=config,
+        tokenizer=processor.tokenizer,
+        prompting=prompting,
+        image_token_id=image_token_id,
+        image_tokens=prompting.prepare_text(IMAGE_MARKER, [square]).image_tokens,
+    )
+
+
+def _processor(path: Path, spec: LoadSpec) -> Any:  # noqa: ANN401 - transformers is untyped
+    try:
+        return AutoProcessor.from_pretrained(path, trust_remote_code=spec.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        hint = ""
+        if importlib.util.find_spec("torchvision") is None:
+            # Those of models that also take videos are made of it, and fail in odd ways without.
+            hint = ". torchvision is not installed, which many processors need: install it"
+        reason = " ".join(str(error).split())
+        raise TokenizerError(f"the processor of {path} cannot be made: {reason}{hint}") from error
+
+
+def _image_token_id(config: Any, processor: Any) -> int:  # noqa: ANN401
+    """The placeholder's id: most configs name it, else the processor does."""
+    for holder, key in (
+        (config, "image_token_id"),
+        (config, "image_token_index"),
+        (processor, "image_token_id"),
+    ):
+        value = getattr(holder, key, None)
+        if isinstance(value, int):
+            return value
+    return int(processor.tokenizer.convert_tokens_to_ids(processor.image_token))
+
+
 def _template(plan: LoadPlan, spec: LoadSpec, tokenizer: Any) -> str | None:  # noqa: ANN401
     """The template's source: what was asked for, the checkpoint's own, then the family's."""
     if spec.chat_template is not None:
@@ -128,5 +191,6 @@ def _template(plan: LoadPlan, spec: LoadSpec, tokenizer: Any) -> str | None:  # 
 
 _BUILDERS: dict[Family, Callable[[LoadPlan, LoadSpec], ModelFamily]] = {
     Family.LLAVA: _llava,
+    Family.NATIVE: _native,
     Family.TEXT: _text,
 }

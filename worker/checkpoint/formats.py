@@ -106,7 +106,7 @@ def _plan_llava_lora(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
         )
     _require_adapter_weights(folder)
     plan = _llava_over_base("llava-lora", folder, base, file)
-    return replace(plan, adapter=AdapterSource(folder, llava.rename_module))
+    return replace(plan, adapter=AdapterSource(folder, llava.module_names))
 
 
 def _llava_over_base(
@@ -203,11 +203,27 @@ def _plan_adapter(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
         raise BaseModelError(f"the base {base.path} is itself an adapter; give a whole model")
     _require_adapter_weights(folder)
     plan = _plan_folder(base, spec)
-    rename = llava.rename_module if plan.family is Family.LLAVA else _same
     return replace(
         plan, format=f"{plan.format}-lora", folder=folder, base=base,
-        adapter=AdapterSource(folder, rename),
+        adapter=AdapterSource(folder, _MODULE_NAMES[plan.family]),
     )  # fmt: skip
+
+
+def _native_module_names(name: str) -> tuple[str, ...]:
+    """Names that transformers 5 gives to modules that earlier versions called otherwise."""
+    return (
+        name,
+        f"model.{name}",
+        f"model.{name.replace('language_model.model.', 'language_model.', 1)}",
+        name.replace("model.", "model.language_model.", 1),
+    )
+
+
+_MODULE_NAMES: dict[Family, Callable[[str], tuple[str, ...]]] = {
+    Family.LLAVA: llava.module_names,
+    Family.NATIVE: _native_module_names,
+    Family.TEXT: lambda name: (name,),
+}
 
 
 def _require_adapter_weights(folder: CheckpointFolder) -> None:

@@ -231,11 +231,11 @@ def _rename_projector(inner: str, depth: int) -> str:
     return f"model.multi_modal_projector.{inner if depth > 1 else f'0.{inner}'}"
 
 
-def rename_module(name: str) -> str:
-    """A module name of an original model (``model.layers.0...``) as Llava has it."""
+def module_names(name: str) -> tuple[str, ...]:
+    """A module of an original model (``model.layers.0...``) as Llava calls it."""
     if name.startswith("model.layers.") or name in {"model.embed_tokens", "model.norm"}:
-        return f"model.language_model.{name.removeprefix('model.')}"
-    return name
+        return (f"model.language_model.{name.removeprefix('model.')}",)
+    return (name,)
 
 
 def template_name(config: Mapping[str, Any]) -> str:

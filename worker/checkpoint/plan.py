@@ -68,10 +68,14 @@ class PlannedTensor:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSource:
-    """An unmerged adapter. ``rename`` maps its module names onto the model's."""
+    """An unmerged adapter.
+
+    ``candidates`` gives the names that a module of the adapter's file may have in the model, the
+    likeliest first: the adapter may have been trained on another class, or with older names.
+    """
 
     folder: CheckpointFolder
-    rename: Callable[[str], str]
+    candidates: Callable[[str], tuple[str, ...]]
 
     @property
     def name(self) -> str:

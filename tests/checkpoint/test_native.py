@@ -1,0 +1,165 @@
+"""Hugging Face's vision-language checkpoints load as they are, with their own processors."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import warnings
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from controller.protocol.chat import ChatMessage, ImagePart, ImageProcessMode, ImageUrl, TextPart
+from controller.protocol.errors import BadRequestError, UnsupportedError
+from controller.protocol.fleet import Quantisation
+from tests.checkpoint.tiny_models import FAMILIES
+from worker.checkpoint import errors
+from worker.checkpoint.load import load_checkpoint
+from worker.checkpoint.spec import LoadSpec
+
+# Of transformers' own making, when tiny models are saved or a model's code meets its own renames.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+PICTURE = Image.effect_noise((60, 40), 80).convert("RGB")
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request, tmp_path_factory):
+    """A folder with a tiny checkpoint, the model that it was saved from, and its family."""
+    tiny = FAMILIES[request.param]
+    if tiny.needs_torchvision and importlib.util.find_spec("torchvision") is None:
+        pytest.skip("this family's processor needs torchvision, which is not installed")
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config, processor = tiny.make()
+        model = transformers.AutoModelForImageTextToText.from_config(config).eval()
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder, model, tiny
+
+
+def load(folder, base=None, **options):
+    spec = LoadSpec(str(folder), model_base=base and str(base), device="cpu", **options)
+    return load_checkpoint(spec, lambda _progress: None)
+
+
+def question(text="What is this?"):
+    image = ImagePart(image_url=ImageUrl(url="data:,"))
+    return ChatMessage(role="user", content=[image, TextPart(text=text)])
+
+
+def test_it_answers_as_the_model_that_was_saved(family):
+    folder, original, _ = family
+    loaded = load(folder)
+    assert loaded.card.format == "vision-language"
+    assert type(loaded.model) is type(original)
+    prompt = loaded.prepare([question()], [PICTURE])
+    assert prompt.image_tokens > 0
+    assert prompt.text.startswith("user: ")
+    inputs = loaded.inputs(prompt)
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 258}
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(**inputs).logits, original(**inputs).logits)
+        assert torch.equal(
+            loaded.model.generate(**inputs, **options), original.generate(**inputs, **options)
+        )
+
+
+@pytest.mark.parametrize("quantisation", [Quantisation.INT8, Quantisation.NF4])
+def test_it_loads_quantised_and_the_encoder_stays_as_it_was(family, quantisation):
+    folder, original, _ = family
+    loaded = load(folder, quantisation=quantisation)
+    quantised = {
+        name
+        for name, module in loaded.model.named_modules()
+        if type(module).__name__ in {"Linear8bitLt", "Linear4bit"}
+    }
+    assert quantised
+    assert all(".layers." in name and "vis" not in name for name in quantised), quantised
+    inputs = loaded.inputs(loaded.prepare([question()], [PICTURE]))
+    with torch.inference_mode():
+        ours, theirs = loaded.model(**inputs).logits[0, -1], original(**inputs).logits[0, -1]
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.8
+
+
+def test_a_typed_placeholder_is_text(family):
+    folder, _, tiny = family
+    loaded = load(folder)
+    plain = loaded.prepare([question()], [PICTURE])
+    typed = loaded.prepare([question(f"What is {tiny.placeholder}?")], [PICTURE])
+    assert typed.image_tokens == plain.image_tokens
+    alone = loaded.prepare([ChatMessage(role="user", content=tiny.placeholder)])
+    assert alone.image_tokens == 0
+
+
+def test_a_rendered_prompt_takes_an_image_at_its_marker(family):
+    folder, _, _ = family
+    loaded = load(folder)
+    rendered = loaded.prepare([question()], [PICTURE])
+    prompt = loaded.prompting.prepare_text("user: <image>What is this? assistant:", [PICTURE])
+    assert prompt.input_ids == rendered.input_ids
+    with pytest.raises(BadRequestError, match="has 0 <image> markers and 1 images"):
+        loaded.prompting.prepare_text("user: What is this?", [PICTURE])
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llava")
+    config, processor = FAMILIES["llava"].make()
+    torch.manual_seed(0)
+    transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_modes_shape_the_image_and_anyres_is_refused(llava):
+    loaded = load(llava)
+    pixels = [
+        loaded.prepare([question()], [PICTURE], mode).model_inputs["pixel_values"]
+        for mode in (ImageProcessMode.CROP, ImageProcessMode.PAD, ImageProcessMode.RESIZE)
+    ]
+    assert not torch.equal(pixels[0], pixels[1])
+    assert not torch.equal(pixels[0], pixels[2])
+    with pytest.raises(UnsupportedError, match=r"anyres is a mode of LLaVA 1\.6"):
+        loaded.prepare([question()], [PICTURE], ImageProcessMode.ANYRES)
+
+
+def test_a_checkpoint_without_a_chat_template_asks_for_one(llava, tmp_path):
+    folder = tmp_path / "plain"
+    shutil.copytree(llava, folder)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(errors.TemplateError, match="choose one with --chat-template"):
+        load(folder)
+
+
+@pytest.mark.parametrize("prefix", ["model.language_model.layers", "language_model.model.layers"])
+def test_an_adapter_over_it_is_kept_apart_whatever_names_it_was_trained_with(
+    llava, tmp_path, prefix
+):
+    base = load(llava)
+    inputs = base.inputs(base.prepare([question()], [PICTURE]))
+    with torch.inference_mode():
+        plain = base.model(**inputs).logits
+    config = LoraConfig(
+        r=4, target_modules=r"model\.language_model\..*q_proj", init_lora_weights=False
+    )
+    base.model.name_or_path = str(llava)
+    trained = get_peft_model(base.model, config)
+    trained.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        expected = trained(**inputs).logits
+    file = tmp_path / "adapter_model.safetensors"
+    state = load_file(file)
+    renamed = {k.replace("model.language_model.layers", prefix, 1): v for k, v in state.items()}
+    save_file(renamed, file)
+    adapted = load(tmp_path, base=llava)
+    assert adapted.card.format == "vision-language-lora"
+    with torch.inference_mode():
+        assert torch.equal(adapted.model(**inputs).logits, expected)
+    assert not torch.allclose(plain, expected, atol=1e-3)
