@@ -16,7 +16,7 @@ from controller.chassis.logs import configure_logging
 from controller.chassis.serve import ListenError, Server, listen, serve
 from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
-from worker.address import address_for
+from worker.address import address_for, is_loopback
 from worker.app import Worker
 from worker.engine.protocol import Engine
 from worker.registration import Membership
@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         grace_seconds=settings.grace_seconds + AFTER_GRACE_SECONDS,
         before_shutdown=worker.leave,
     )
+    if not is_loopback(settings.host):
+        _log.warning("it asks for no key: whoever reaches %s can send requests", settings.host)
     _log.info("worker of %s listens on http://%s:%d", name, settings.host, port)
     serve(server, sock)
     code = EXIT_FAILED if worker.lifecycle.state is WorkerState.FAILED else 0

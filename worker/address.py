@@ -32,7 +32,7 @@ def address_for(controller: str, *, given: str | None, host: str, port: int) -> 
         return given
     if _is_unspecified(host):
         host = _own_address_towards(controller)
-    elif _is_loopback(host) and not _is_loopback(urlsplit(controller).hostname or ""):
+    elif is_loopback(host) and not is_loopback(urlsplit(controller).hostname or ""):
         _log.warning(
             "this worker listens on %s, where the controller at %s cannot reach it unless it runs "
             "on this machine too; --host 0.0.0.0 listens on all addresses",
@@ -65,7 +65,8 @@ def _is_unspecified(host: str) -> bool:
         return host == ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -52,6 +52,13 @@ class _Lease:
     failures: int = 0  # in a row
 
 
+def pause_seconds(heartbeat_seconds: float, failures: int) -> float:
+    """The longest pause before the next beat, after so many failures in a row."""
+    if not failures:
+        return heartbeat_seconds
+    return min(heartbeat_seconds, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 30))
+
+
 class Registration:
     """Registers, beats, and leaves.
 
@@ -178,9 +185,7 @@ class Registration:
         )
 
     def _pause_seconds(self, lease: _Lease) -> float:
-        pause = self._heartbeat_seconds
-        if lease.failures:
-            pause = min(pause, FIRST_RETRY_SECONDS * 2 ** min(lease.failures, 30))
+        pause = pause_seconds(self._heartbeat_seconds, lease.failures)
         return pause * random.uniform(1 - JITTER, 1)  # noqa: S311 - spreads beats, hides nothing
 
     async def _drain(self, lease: _Lease) -> None:

@@ -297,7 +297,7 @@ async def test_a_failure_in_a_stream_is_an_error_event_and_no_done():
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_hangs_up_ends_the_generation_within_one_step(stream):
-    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.05)
+    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.2)
     async with running_worker(model) as running:
         async with httpx.AsyncClient(base_url=running.url) as leaving:
             task = asyncio.create_task(

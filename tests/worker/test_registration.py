@@ -12,7 +12,7 @@ from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState, Work
 from tests.engine.fake_model import FakeModel
 from tests.waiting import until
 from tests.worker.servers import FakeController, running_worker, serving
-from worker.registration import Membership, Registration
+from worker.registration import PATIENCE_SECONDS, Membership, Registration, pause_seconds
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +87,7 @@ async def test_a_controller_that_hangs_delays_neither_requests_nor_other_control
         serving(other.app) as address,
         running_worker(controllers=(stuck, address)) as running,
     ):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(0.9 * PATIENCE_SECONDS):
             assert (await running.ask()).status_code == 200
             beats = len(other.calls)
             await until(lambda: len(other.calls) > beats + 3)
@@ -95,19 +95,23 @@ async def test_a_controller_that_hangs_delays_neither_requests_nor_other_control
 
 async def test_a_restarted_controller_knows_the_worker_within_one_heartbeat():
     controller = FakeController()
-    heartbeat_seconds = 0.3
     sock = listen("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    async with running_worker(
-        controllers=(f"http://127.0.0.1:{port}",), heartbeat_seconds=heartbeat_seconds
-    ):
+    async with running_worker(controllers=(f"http://127.0.0.1:{port}",), heartbeat_seconds=0.2):
         async with serving(controller.app, sock):
             await until(lambda: controller.states()[-1:] == ["ready"])
-        await asyncio.sleep(4 * heartbeat_seconds)  # long enough for any back-off to grow
+        await asyncio.sleep(1)  # it is missed for some beats
         restarted = FakeController(known=False)
         async with serving(restarted.app, listen("127.0.0.1", port)):
-            await until(lambda: restarted.calls, seconds=heartbeat_seconds + 0.2)
+            await until(lambda: restarted.calls, seconds=1)
             assert restarted.states()[0] == "ready"
+
+
+def test_retries_begin_quickly_and_never_come_later_than_a_beat():
+    pauses = [pause_seconds(1.0, failures) for failures in range(1, 100)]
+    assert pauses[:5] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0])
+    assert max(pauses) == pause_seconds(1.0, 0) == 1.0
+    assert pause_seconds(0.05, 1) == 0.05
 
 
 @pytest.mark.parametrize(
