@@ -143,7 +143,14 @@ def create_app(
     install_errors(api)
     install_health(api, not_ready_reason=lambda: _not_ready_reason(registry, in_flight))
     api.include_router(public_router(registry))
-    api.include_router(fleet_router(registry, external, has_fleet_token=fleet_token is not None))
+    api.include_router(
+        fleet_router(
+            registry,
+            external,
+            has_fleet_token=fleet_token is not None,
+            trusts_network=settings.allow_anonymous_network_access,
+        )
+    )
 
     @api.get("/metrics", tags=["health"])
     async def show_metrics() -> Response:

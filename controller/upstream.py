@@ -16,6 +16,7 @@ from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from controller.protocol.errors import InternalError
 
@@ -89,6 +90,18 @@ class Answer:
             if size > limit:
                 raise LostError(f"its answer is longer than {limit} bytes")
         return b"".join(pieces)
+
+
+def host_of(address: str) -> str | None:
+    """The host that would be connected to; None where the address is not a URL.
+
+    Told by the parser that makes the connections: two parsers may differ, and what one lets pass
+    the other may take elsewhere.
+    """
+    try:
+        return URL(address).host
+    except ValueError:
+        return None
 
 
 class Upstream:

@@ -18,12 +18,18 @@ from controller.protocol.fleet import (
     RegisterRequest,
 )
 from controller.registry import Registry
+from controller.settings import is_loopback
+from controller.upstream import host_of
 
 _log = logging.getLogger(__name__)
 
 
 def fleet_router(
-    registry: Registry, external: ExternalServers, *, has_fleet_token: bool
+    registry: Registry,
+    external: ExternalServers,
+    *,
+    has_fleet_token: bool,
+    trusts_network: bool,
 ) -> APIRouter:
     """The routes for workers and operators.
 
@@ -32,19 +38,34 @@ def fleet_router(
         external: the servers that do not register by themselves.
         has_fleet_token: whether callers have shown that they belong to the fleet; only they may
             have this process fetch an address.
+        trusts_network: whether anybody may register any address.
     """
+
+    def check_address(address: str) -> None:
+        if has_fleet_token or trusts_network or is_loopback(host_of(address) or ""):
+            return
+        raise PermissionDeniedError(
+            f"{address} is not on this machine: without a fleet token anybody could have requests "
+            f"sent to any address. Start the controller with --fleet-token, or with "
+            f"--allow-anonymous-network-access if this network is trusted; a worker on this "
+            f"machine registers as http://127.0.0.1:PORT",
+            param="address",
+        )
+
     router = APIRouter(prefix="/fleet", tags=["fleet"])
 
-    @router.post("/register")
+    @router.post("/register", responses={403: {"model": ErrorBody}})
     async def register(message: RegisterRequest) -> LeaseReply:
         """Puts a worker on the list; again and again does no harm."""
+        check_address(message.address)
         reply = registry.register(message)
         _log_newcomer(message, reply)
         return reply
 
-    @router.post("/heartbeat", responses={409: {"model": ErrorBody}})
+    @router.post("/heartbeat", responses={403: {"model": ErrorBody}, 409: {"model": ErrorBody}})
     async def heartbeat(message: RegisterRequest) -> LeaseReply:
         """Renews a worker's lease; a worker that was not on the list is so now."""
+        check_address(message.address)
         reply = registry.heartbeat(message)
         _log_newcomer(message, reply)
         return reply

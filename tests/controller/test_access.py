@@ -111,6 +111,49 @@ async def test_beyond_this_machine_both_secrets_are_needed(
     ControllerSettings(host="0.0.0.0", api_keys="keys.yaml", fleet_token=TOKEN)
 
 
+ELSEWHERE = [
+    "http://169.254.169.254/latest/meta-data",  # what such attacks are after
+    "http://10.0.0.7:21002",
+    "http://127.0.0.1.example.org",
+    "http://127.0.0.1@example.org",
+    "http://127.0.0.1\\@example.org",
+    "http://[::ffff:10.0.0.7]:1",
+    "http://[127.0.0.1",
+]
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
+@pytest.mark.parametrize("call", ["register", "heartbeat"])
+async def test_an_anonymous_registrant_can_have_nothing_sent_beyond_this_machine(
+    fleet: Fleet, call: str, address: str
+) -> None:
+    message = MockWorker(port=1).registration().model_dump(mode="json") | {"address": address}
+    reply = await fleet.client.post(f"/fleet/{call}", json=message)
+    assert reply.status_code == 403
+    assert "--fleet-token" in reply.json()["error"]["message"]
+    assert (await fleet.ask()).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "http://127.9.9.9:1"]
+)
+async def test_a_worker_on_this_machine_needs_no_token(fleet: Fleet, address: str) -> None:
+    message = MockWorker(port=1).registration().model_dump(mode="json") | {"address": address}
+    assert (await fleet.client.post("/fleet/register", json=message)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fleet_token": TOKEN}, {"allow_anonymous_network_access": True}]
+)
+async def test_whoever_is_trusted_may_register_any_address(settings: dict[str, Any]) -> None:
+    async with running_controller(**settings) as fleet:
+        message = MockWorker(port=1).registration().model_dump(mode="json")
+        reply = await fleet.client.post(
+            "/fleet/register", json=message | {"address": ELSEWHERE[1]}, headers=bearer(TOKEN)
+        )
+        assert reply.status_code == 200
+
+
 async def test_the_token_is_not_printed_with_the_settings() -> None:
     settings = ControllerSettings(fleet_token=TOKEN)
     assert TOKEN not in settings.model_dump_json()
