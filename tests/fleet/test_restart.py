@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,4 +95,4 @@ def test_ten_thousand_restarts_overflow_nothing():
     record = RestartRecord(RULE)
     for _ in range(10_000):
         decision = killed_when_ready(record, at=0, lived=0)
-    assert decision == Restart(pytest.approx(3.0))
+    assert decision == Restart(3.0)

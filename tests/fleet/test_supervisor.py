@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -9,11 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.fleet.running import eventually, is_running
 
+ROOT = Path(__file__).parents[2]
 QUICK = "restart: {first_delay_seconds: 0.05, max_failed_starts: 3}\nstop_grace_seconds: 1\n"
 
 
@@ -189,3 +193,22 @@ def _guard_of(supervisor: int) -> int:
         if "controller.fleet.guard" in child.cmdline():
             return child.pid
     raise AssertionError("there is no guard")
+
+
+def test_scripts_demo_names_a_taken_port_before_anything_is_started():
+    if not Path(sys.prefix, "installed").is_dir():
+        pytest.skip("this environment was not made by the scripts: the demo would install first")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # then somebody else has it already
+            stack.enter_context(socket.create_server(("127.0.0.1", 21001)))
+        result = subprocess.run(
+            [ROOT / "scripts" / "demo"],
+            env={**os.environ, "PARAGONE_VENV": sys.prefix},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "controller: port 21001 on 127.0.0.1 is taken by process" in result.stderr
+    assert result.stdout == ""

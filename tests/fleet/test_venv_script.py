@@ -135,7 +135,7 @@ def test_an_interrupted_installation_stops_pip_and_is_repaired_the_next_time(
 ):
     process = checkout.start("worker", PIP_TAKES="1000")
     pid_file = Path(f"{checkout.calls_path}.pid")
-    eventually(lambda: pid_file.exists() and pid_file.read_text(), within=10, what="pip runs")
+    eventually(lambda: pid_file.exists() and bool(pid_file.read_text()), within=10, what="pip runs")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=10)
     assert process.returncode == status
