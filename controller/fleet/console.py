@@ -60,7 +60,8 @@ class Console:
         }
         self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue(_BACKLOG)
         self._dropped = 0
-        self._status = ""
+        self._wanted_status = ""
+        self._status = ""  # as it is on the screen now; the writer's own
         self._thread = threading.Thread(target=self._write_all, name="console", daemon=True)
         self._thread.start()
 
@@ -78,7 +79,8 @@ class Console:
 
     def status(self, text: str) -> None:
         """Replaces the status line; empty removes it. Nothing where nobody watches."""
-        if self._live:
+        if self._live and text != self._wanted_status:
+            self._wanted_status = text
             self._put("status", text)
 
     def box(self, lines: Sequence[str]) -> None:
