@@ -59,6 +59,7 @@ class Console:
             name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)
         }
         self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue(_BACKLOG)
+        self._count = threading.Lock()
         self._dropped = 0
         self._wanted_status = ""
         self._status = ""  # as it is on the screen now; the writer's own
@@ -115,7 +116,8 @@ class Console:
         try:
             self._queue.put_nowait((kind, text))
         except queue.Full:
-            self._dropped += 1
+            with self._count:
+                self._dropped += 1
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -132,7 +134,8 @@ class Console:
             # One row, or the next redraw would leave parts of it behind.
             self._status = text[: max(0, self._columns() - 1)]
         else:
-            dropped, self._dropped = self._dropped, 0
+            with self._count:
+                dropped, self._dropped = self._dropped, 0
             if dropped:
                 out += f"{self._prefix(SELF)} {dropped} lines were not shown: nobody read them\n"
             out += text

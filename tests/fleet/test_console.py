@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from controller.fleet.console import Console
 
@@ -97,7 +98,7 @@ def test_a_reader_that_stands_still_blocks_nobody_and_is_told_what_it_missed():
     reader = threading.Thread(target=read)
     reader.start()
     while not made.console._queue.empty():
-        pass
+        time.sleep(0.01)
     made.console.note("again")
     made.console.close()
     os.close(made.write_end)
