@@ -18,6 +18,7 @@ from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
 from worker.address import address_for, is_loopback
 from worker.app import Worker
+from worker.checkpoint.facts import describe
 from worker.engine.protocol import Engine
 from worker.registration import Membership
 from worker.routes.body import BodyLimits
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def build(
         *, on_progress: Callable[[LoadProgress], None], on_device_lost: Callable[[str], None]
     ) -> Engine:
+        # A wrong path or a broken folder is known from its small files, without torch.
+        on_progress(LoadProgress(phase="reading headers"))
+        describe(settings.load_spec())
         # Importing torch takes seconds, so it happens here, on the loading thread.
         on_progress(LoadProgress(phase="importing torch"))
         from worker.engine.build import build_engine  # noqa: PLC0415

@@ -89,8 +89,14 @@ async def rest_of(decoder: sse.Decoder, pieces: AsyncIterator[bytes]) -> list[ss
     return [event async for piece in pieces for event in decoder.feed(piece)]
 
 
-async def test_it_answers_while_it_loads_and_after():
-    async with worker("--model-path", CHECKPOINT, "--port=0", "--no-register") as process:
+async def test_it_answers_while_it_loads_and_finishes_what_runs_before_it_ends():
+    controller = FakeController()
+    async with (
+        serving(controller.app) as controller_address,
+        worker(
+            "--model-path", CHECKPOINT, "--port=0", "--controller", controller_address
+        ) as process,
+    ):
         address = (await process.read_until(r"listens on (http://\S+)"))[1]
         async with httpx.AsyncClient(base_url=address, timeout=30) as client:
             assert (await client.get("/health")).status_code == 200
@@ -98,35 +104,18 @@ async def test_it_answers_while_it_loads_and_after():
             assert loading.status_code == 503
             assert loading.json()["error"]["code"] == "model_loading"
             await process.read_until("is ready")
-            asked = question(model=NAME, max_tokens=3, temperature=0)
-            answer = await client.post("/v1/chat/completions", json=asked)
-            assert answer.status_code == 200
-            assert answer.json()["usage"]["completion_tokens"] == 3
-        process.stop()
-        assert await process.end() == 0
-
-
-async def test_a_running_answer_is_finished_before_the_process_ends():
-    controller = FakeController()
-    async with (
-        serving(controller.app) as controller_address,
-        ready_worker("--controller", controller_address) as (process, address),
-        httpx.AsyncClient(base_url=address, timeout=30) as client,
-        client.stream(
-            "POST",
-            "/v1/chat/completions",
-            json=question(model=NAME, stream=True, max_tokens=300, temperature=0),
-        ) as reply,
-    ):
-        pieces, decoder = reply.aiter_bytes(), sse.Decoder()
-        events = list(decoder.feed(await anext(pieces)))
-        process.stop()
-        events += await rest_of(decoder, pieces)
+            asked = question(model=NAME, stream=True, max_tokens=300, temperature=0)
+            async with client.stream("POST", "/v1/chat/completions", json=asked) as reply:
+                pieces, decoder = reply.aiter_bytes(), sse.Decoder()
+                events = list(decoder.feed(await anext(pieces)))
+                process.stop()
+                events += await rest_of(decoder, pieces)
         assert events[-1].data == "[DONE]"
         last = ChatCompletionChunk.model_validate_json(events[-2].data)
         assert last.choices[0].finish_reason in {"stop", "length"}
         assert await process.end() == 0
-        assert len(controller.drained) == 1
+    assert len(controller.drained) == 1
+    assert "Traceback" not in process.log
 
 
 async def test_an_answer_that_outlasts_the_grace_period_is_cut_off_and_told():
@@ -170,6 +159,7 @@ async def test_a_checkpoint_that_does_not_load_is_named_and_told_to_the_controll
     (line,) = [line for line in process.log.splitlines() if "cannot be loaded" in line]
     assert missing in line
     assert "Traceback" not in process.log
+    assert "importing torch" not in process.log
 
 
 @pytest.mark.parametrize(
