@@ -76,12 +76,13 @@ def gallery_html(gallery: Gallery) -> str:
 def _card(number: int, example: Example) -> str:
     prompts = example.prompts[:PROMPTS_SHOWN]
     buttons = "".join(
-        f'<button type="button" data-pick="{number}.{index}">{escape(prompt.prompt)}</button>'
+        f'<button type="button" data-pick="{number}.{index}" title="{escape(prompt.prompt)}">'
+        f"{escape(prompt.prompt)}</button>"
         for index, prompt in enumerate(prompts)
     )
     picture = (
         f'<button type="button" class="picture" data-pick="{number}.0" '
         f'aria-label="Use example image {number + 1}">'
-        f'<img src="/examples/{escape(example.image)}" alt="" width="96" height="96"></button>'
+        f'<img src="/examples/{escape(example.image)}" alt="" width="76" height="76"></button>'
     )
     return f'<li>{picture}<div class="prompts">{buttons}</div></li>'

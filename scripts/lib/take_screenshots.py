@@ -1,0 +1,160 @@
+"""Takes pictures of the running page: a question about an example image, answered by each model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
+DEMO = ROOT / "configs" / "demo.yaml"
+EXAMPLES = ROOT / "webui" / "examples" / "examples.json"
+START_SECONDS = 300  # four processes import torch
+ANSWER_MILLISECONDS = 60_000
+SETTLE_MILLISECONDS = 3500  # the heads show the workers' load a heartbeat and two polls late
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: its name, and the window that it is taken in."""
+
+    name: str
+    width: int
+    height: int
+    colour_scheme: str = "light"
+
+
+SHOTS = (
+    Shot("compare", 1440, 900),
+    Shot("compare-dark", 1440, 900, "dark"),
+    Shot("compare-phone", 390, 844),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", nargs="?", help="a running page; without it the demo is started")
+    url: str | None = parser.parse_args().url
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    if url is not None:
+        take_all(url.rstrip("/"))
+        return
+    with running_demo() as address:
+        take_all(address)
+
+
+def take_all(url: str) -> None:
+    """Every picture of the page at an address."""
+    chromium = os.environ.get("PARAGONE_CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for shot in SHOTS:
+            take(browser, url, shot)
+            print(f"wrote docs/images/{shot.name}.png")
+        browser.close()
+
+
+def take(browser: Browser, url: str, shot: Shot) -> None:
+    """One picture, after two questions about the first example image."""
+    page = browser.new_page(
+        viewport={"width": shot.width, "height": shot.height}, color_scheme=shot.colour_scheme
+    )
+    page.goto(url)
+    expect(page.locator("#state-0 .state")).to_have_attribute("data-kind", "ready", timeout=60_000)
+    prompts = json.loads(EXAMPLES.read_text(encoding="utf-8"))["examples"][0]["prompts"]
+    page.locator("[data-pick='0.0']").first.click()
+    expect(page.locator("#composer .thumbnail-item")).to_have_count(1)
+    page.locator("#composer textarea").press("Enter")
+    wait_for_answers(page)
+    for prompt in prompts[1:]:
+        page.locator("#composer textarea").fill(prompt["prompt"])
+        page.locator("#composer textarea").press("Enter")
+        wait_for_answers(page)
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / f"{shot.name}.png")
+    page.close()
+
+
+def wait_for_answers(page: Page) -> None:
+    """Until the question was taken, and then every visible column has answered it."""
+    expect(page.locator("#composer textarea")).to_have_value("")
+    for strip in page.locator(".lane:visible .figures").all():
+        expect(strip).to_have_attribute("data-state", "done", timeout=ANSWER_MILLISECONDS)
+
+
+@contextmanager
+def running_demo() -> Iterator[str]:
+    """The demo fleet on free ports, ready; the address of its page."""
+    spec = yaml.safe_load(DEMO.read_text(encoding="utf-8"))
+    for process, port in zip(_processes(spec), _free_ports(len(_processes(spec))), strict=True):
+        process["port"] = port
+    for worker in spec["workers"]:
+        for key in ("model_path", "model_base"):
+            if key in worker:
+                worker[key] = str((DEMO.parent / worker[key]).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "demo.yaml"
+        path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+        fleet = subprocess.Popen([sys.executable, "-m", "controller.cli", "up", str(path)])
+        try:
+            controller = f"http://127.0.0.1:{spec['controller']['port']}"
+            _wait_for_models(fleet, controller, {worker["name"] for worker in spec["workers"]})
+            yield f"http://127.0.0.1:{spec['web']['port']}"
+        finally:
+            fleet.send_signal(signal.SIGINT)
+            fleet.wait()
+
+
+def _processes(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [spec["controller"], spec["web"], *spec["workers"]]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _wait_for_models(fleet: subprocess.Popen[bytes], controller: str, wanted: set[str]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if fleet.poll() is not None:
+            sys.exit("the demo fleet has ended; its output above says why")
+        try:
+            reply = httpx.get(controller + "/v1/models", trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.5)
+            continue
+        if {entry["id"] for entry in reply.json()["data"]} == wanted:
+            return
+        time.sleep(0.5)
+    sys.exit(f"the demo fleet was not ready within {START_SECONDS} s")
+
+
+if __name__ == "__main__":
+    main()
