@@ -62,16 +62,21 @@ def _build_parser() -> argparse.ArgumentParser:
 
     about_status = "show a controller's workers, their state and their load"
     status = commands.add_parser("status", help=about_status, description=about_status)
-    status.add_argument(
-        "--controller",
-        metavar="URL",
-        default=os.environ.get(_CONTROLLER_VARIABLE, _DEFAULT_CONTROLLER),
-        help=f"the controller's address (default: ${_CONTROLLER_VARIABLE}, or else "
-        f"{_DEFAULT_CONTROLLER})",
-    )
+    _add_controller(status)
     status.add_argument("--json", action="store_true", help="print what the controller answered")
     status.add_argument("--watch", action="store_true", help="look again every second")
     status.set_defaults(action="status")
+
+    about_register = "add a server that speaks OpenAI's API: vLLM, SGLang, llama.cpp, Ollama"
+    register = commands.add_parser("register", help=about_register, description=about_register)
+    register.add_argument(
+        "address", metavar="URL", help="the server: what stands before /v1 in its addresses"
+    )
+    register.add_argument(
+        "--engine", choices=["openai"], default="openai", help="the API that it speaks"
+    )
+    _add_controller(register)
+    register.set_defaults(action="register")
 
     fleet = commands.add_parser("fleet", help="look at fleet files").add_subparsers(
         title="commands", metavar="COMMAND", required=True
@@ -87,6 +92,16 @@ def _build_parser() -> argparse.ArgumentParser:
         # Listed for --help alone: `main` has dealt with them.
         commands.add_parser(name, add_help=False, help=f"python -m {package}, with its flags")
     return parser
+
+
+def _add_controller(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--controller",
+        metavar="URL",
+        default=os.environ.get(_CONTROLLER_VARIABLE, _DEFAULT_CONTROLLER),
+        help=f"the controller's address (default: ${_CONTROLLER_VARIABLE}, or else "
+        f"{_DEFAULT_CONTROLLER})",
+    )
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from controller.fleet.commands import ProcessPlan, plan_fleet
 from controller.fleet.cores import usable_cores
 from controller.fleet.preflight import find_problems
 from controller.fleet.probe import ProbeError
+from controller.fleet.register import register_external
 from controller.fleet.spec import FleetFileError, FleetSpec, load_fleet_file
 from controller.fleet.status import show_status
 from controller.fleet.up import run_fleet
@@ -50,6 +51,11 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _register(arguments: argparse.Namespace) -> int:
+    asyncio.run(register_external(arguments.controller, arguments.address))
+    return 0
+
+
 def _schema(_arguments: argparse.Namespace) -> int:
     _say(json.dumps(FleetSpec.model_json_schema(), indent=2))
     return 0
@@ -64,6 +70,7 @@ def _commands(arguments: argparse.Namespace) -> int:
 _ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "up": _up,
     "status": _status,
+    "register": _register,
     "schema": _schema,
     "commands": _commands,
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,7 @@ from tests.controller.mock_worker import Fault, MockWorker, Script
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).parents[2]
 TOKEN = "a-long-random-token"
 
 
@@ -106,6 +110,61 @@ async def test_what_is_no_such_server_cannot_be_added() -> None:
             assert reply.status_code == 400
             assert reason in reply.json()["error"]["message"]
             assert "/v1/models" in reply.json()["error"]["message"]
+
+
+async def paragone(*words: str, **environ: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "controller.cli",
+        *words,
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_line_adds_a_server() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet)
+        status, out, err = await paragone(
+            "register",
+            server.address,
+            "--engine",
+            "openai",
+            "--controller",
+            fleet.url,
+            PARAGONE_CONTROLLER_FLEET_TOKEN=TOKEN,
+            PARAGONE_EXTERNAL_API_KEY="sk-theirs",
+        )
+        assert (status, err) == (0, "")
+        assert "theirs" in out
+        assert await fleet.models() == ["theirs"]
+        assert server.listing_headers["authorization"] == "Bearer sk-theirs"
+
+
+async def test_the_command_line_says_why_a_server_was_not_added() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        for token, reason in (
+            ("", "PARAGONE_CONTROLLER_FLEET_TOKEN"),
+            (TOKEN, "http://127.0.0.1:9 cannot be added: cannot connect"),
+        ):
+            status, out, err = await paragone(
+                "register",
+                "http://127.0.0.1:9",
+                "--controller",
+                fleet.url,
+                PARAGONE_CONTROLLER_FLEET_TOKEN=token,
+            )
+            assert (status, out) == (1, "")
+            assert reason in err
+    status, _, err = await paragone("register", "http://x", "--controller", fleet.url)
+    assert status == 1
+    assert "no controller answers" in err
 
 
 async def test_without_a_fleet_token_no_address_is_fetched(fleet: Fleet) -> None:
