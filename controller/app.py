@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,9 +19,8 @@ from controller.chassis.http import (
     RequestIdMiddleware,
     install_errors,
     install_health,
-    package_version,
 )
-from controller.chassis.openapi import CHAT_COMPLETIONS, describe_chat_completions
+from controller.chassis.openapi import CHAT_COMPLETIONS, Api
 from controller.dispatch import POLICIES
 from controller.external import ExternalServers
 from controller.inflight import InFlight
@@ -54,15 +52,6 @@ class Controller:
     async def drain(self) -> None:
         """Says so in ``/ready``, takes no new requests, and waits for those that are open."""
         await self._in_flight.drain(self._grace_seconds)
-
-
-class _Api(FastAPI):
-    """FastAPI, whose OpenAPI document also has the routes that bypass it."""
-
-    def openapi(self) -> dict[str, Any]:
-        schema = super().openapi()
-        describe_chat_completions(schema)
-        return schema
 
 
 class _Front:
@@ -139,7 +128,7 @@ def create_app(
             finally:
                 rounds.cancel()
 
-    api = _Api(title="Paragone controller", version=package_version(), lifespan=lifespan)
+    api = Api("Paragone controller", lifespan)
     install_errors(api)
     install_health(api, not_ready_reason=lambda: _not_ready_reason(registry, in_flight))
     api.include_router(public_router(registry))

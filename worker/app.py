@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -17,7 +16,7 @@ from controller.chassis.http import (
     install_health,
     package_version,
 )
-from controller.chassis.openapi import describe_chat_completions
+from controller.chassis.openapi import Api
 from controller.protocol.fleet import ModelCard
 from worker.checkpoint.errors import CheckpointError
 from worker.lifecycle import Lifecycle
@@ -33,15 +32,6 @@ _log = logging.getLogger(__name__)
 
 # How long a worker that failed, or leaves, waits for its controllers to hear of it.
 LAST_WORDS_SECONDS = 2.0
-
-
-class _Api(FastAPI):
-    """FastAPI, whose OpenAPI document also describes the body that its route reads itself."""
-
-    def openapi(self) -> dict[str, Any]:
-        schema = super().openapi()
-        describe_chat_completions(schema)
-        return schema
 
 
 class Worker:
@@ -100,7 +90,7 @@ class Worker:
         await self._registration.drain()
 
     def _create_app(self, worker_id: str, body_limits: BodyLimits) -> FastAPI:
-        app = _Api(title="Paragone worker", version=package_version(), lifespan=self._lifespan)
+        app = Api("Paragone worker", self._lifespan)
         app.add_middleware(RequestIdMiddleware)
         install_errors(app)
         install_health(app, not_ready_reason=self.lifecycle.not_ready_reason)

@@ -103,7 +103,7 @@ def install_errors(app: FastAPI) -> None:
             raise exc
         message = exc.detail
         if exc.status_code == 404:
-            message = f"There is no {request.method} {request.url.path} here; see /docs"
+            message = f"There is no {request.method} {request.url.path} here; see /openapi.json"
         elif exc.status_code == 405:
             message = f"{request.url.path} does not take {request.method}"
         code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code)

@@ -1,16 +1,42 @@
-"""What the OpenAPI documents of controller and worker say of chat completions, written once."""
+"""The FastAPI application that controller and worker share, and its OpenAPI document."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from fastapi import FastAPI
+from starlette.types import Lifespan
+
+from controller.chassis.http import package_version
 from controller.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from controller.protocol.errors import ErrorBody
 
 CHAT_COMPLETIONS = "/v1/chat/completions"
 
 
-def describe_chat_completions(schema: dict[str, Any]) -> None:
+class Api(FastAPI):
+    """FastAPI, whose OpenAPI document also describes the route that reads its own body.
+
+    It has no ``/docs``: that page would make the browser load its scripts from another host.
+    """
+
+    def __init__(self, title: str, lifespan: Lifespan[FastAPI]) -> None:
+        super().__init__(
+            title=title,
+            version=package_version(),
+            lifespan=lifespan,
+            docs_url=None,
+            redoc_url=None,
+        )
+
+    def openapi(self) -> dict[str, Any]:
+        """The document at ``/openapi.json``."""
+        schema = super().openapi()
+        _describe_chat_completions(schema)
+        return schema
+
+
+def _describe_chat_completions(schema: dict[str, Any]) -> None:
     """Adds the route to an OpenAPI document: it reads its own body, unseen by the framework."""
     components = schema.setdefault("components", {}).setdefault("schemas", {})
 

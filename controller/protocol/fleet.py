@@ -64,7 +64,9 @@ class WorkerLoad(Message):
     waiting: int = Field(default=0, ge=0)
     capacity: int = Field(default=1, ge=1)  # requests that it runs at once
     # Finite and not negative, as policies divide by it; zero counts as not measured.
-    tokens_per_second: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of recent answers, all streams together
+    tokens_per_second: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False
+    )  # of recent answers, all streams together
     memory_bytes: int | None = None  # resident set of the process
     device_memory_bytes: int | None = None
 
