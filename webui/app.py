@@ -72,6 +72,7 @@ class WebApp:
             max_file_size=settings.max_upload_mib * 2**20,
             ssr_mode=False,
             pwa=False,
+            favicon_path=str(ASSETS / "favicon.png"),
             mcp_server=False,
             theme=theme(),
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),

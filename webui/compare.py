@@ -95,15 +95,15 @@ class Compare:
         ]  # fmt: skip
         answering = [page.composer, *texts, *stops]
         demo.load(self.open_page, [page.tab], everything, **quick).then(
-            self.follow, [page.conversation_id], answering, **streaming
+            self.follow, [page.conversation_id, page.tab], answering, **streaming
         )
         page.timer.tick(self.refresh, [page.conversation_id, page.tab], [*heads, *texts], **quick)
         page.composer.submit(
             self.ask,
-            [page.conversation_id, page.composer, *page.settings.inputs()],
+            [page.conversation_id, page.tab, page.composer, *page.settings.inputs()],
             [*identity, page.notice, page.examples, *answering],
             **quick,
-        ).then(self.answer, [page.conversation_id], answering, **streaming)
+        ).then(self.answer, [page.conversation_id, page.tab], answering, **streaming)
         page.composer.stop(self.stop_all, [page.conversation_id], answering, **quick)
         page.new_chat.click(self.new_chat, [page.conversation_id, page.tab], everything, **quick)
         page.num_columns.input(
@@ -134,7 +134,9 @@ class Compare:
     async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
         query = request.query_params
-        conversation = await self._store.get(query.get("c", ""))
+        named = query.get("c", "")
+        conversation = await self._store.get(named)
+        is_lost = conversation is None and bool(named)
         if conversation is None:
             conversation = Conversation()
             wanted = [name for name in query.get("models", "").split(",") if name]
@@ -142,7 +144,13 @@ class Compare:
                 conversation.arrange(wanted)
                 conversation.is_arranged = True
             await self._store.put(conversation)
-        return self._everything(conversation, tab)
+        updates = self._everything(conversation, tab)
+        if is_lost:
+            updates[self._page.notice] = _notice(
+                "The chat of this address is no longer kept: the server was restarted, or the "
+                "chat is old. This is a new one."
+            )
+        return updates
 
     async def new_chat(self, conversation_id: str, tab: Tab) -> Updates:
         """An empty conversation over the same columns; what still runs is stopped."""
@@ -209,7 +217,7 @@ class Compare:
         }
 
     async def ask(
-        self, conversation_id: str, composed: dict[str, Any], *sampling: object
+        self, conversation_id: str, tab: Tab, composed: dict[str, Any], *sampling: object
     ) -> Updates:
         """Takes the question into the conversation, or says why not and leaves it composed."""
         page = self._page
@@ -218,14 +226,15 @@ class Compare:
         if conversation is None:
             # Forgotten to make room for others; the question itself can still be answered.
             conversation = self._arranged(Conversation())
-            updates |= self._identity(conversation)
+            await self._store.put(conversation)
+            updates |= self._identity(conversation, tab)
             updates[page.notice] = _notice(
                 "The earlier turns were no longer kept; a new chat began."
             )
         try:
             turn = await self._turn(conversation, composed, sampling)
         except (RefusedError, BusyError, UploadError) as exc:
-            return {page.notice: _notice(str(exc))}
+            return updates | {page.notice: _notice(str(exc))}
         conversation.turns.append(turn)
         conversation.is_arranged = True
         await self._store.put(conversation)
@@ -235,7 +244,7 @@ class Compare:
         }
         return updates | self._answers(conversation, range(MAX_COLUMNS))
 
-    async def answer(self, conversation_id: str) -> AsyncGenerator[Result]:
+    async def answer(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
         """Streams all columns of the question just asked. Closing it hangs up on every worker."""
         conversation = await self._store.get(conversation_id)
         if conversation is None or not _awaits_answers(conversation):
@@ -247,6 +256,8 @@ class Compare:
                 aclosing(self._frames(run)) as frames,
             ):
                 async for updates in frames:
+                    if tab.conversation_id != conversation_id:
+                        break  # a new chat has begun in this tab; leaving ends the run
                     yield updates
         except BusyError as exc:
             # Another tab, or others, were faster between the question and now.
@@ -256,9 +267,10 @@ class Compare:
             for answer in conversation.turns[-1].answers.values():
                 answer.fail(str(exc))
         await self._store.put(conversation)
-        yield self._ended(conversation)
+        is_shown = tab.conversation_id == conversation_id
+        yield self._ended(conversation) if is_shown else gr.skip()
 
-    async def follow(self, conversation_id: str) -> AsyncGenerator[Result]:
+    async def follow(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
         """Shows a run that another tab, or this one before it was reloaded, has started."""
         run = self._runs.get(conversation_id)
         if run is None:
@@ -266,8 +278,11 @@ class Compare:
             return
         async with aclosing(self._frames(run)) as frames:
             async for updates in frames:
+                if tab.conversation_id != conversation_id:
+                    break
                 yield updates
-        yield self._ended(run.conversation)
+        is_shown = tab.conversation_id == conversation_id
+        yield self._ended(run.conversation) if is_shown else gr.skip()
 
     async def stop(self, column: int, conversation_id: str) -> Result:
         """Stops one column; its stream says so in the page."""
@@ -379,7 +394,7 @@ class Compare:
             )
         return (
             updates
-            | self._identity(conversation)
+            | self._identity(conversation, tab)
             | {
                 page.composer: self._composer(is_answering=is_answering),
                 page.notice: "",
@@ -387,7 +402,8 @@ class Compare:
             }
         )
 
-    def _identity(self, conversation: Conversation) -> Updates:
+    def _identity(self, conversation: Conversation, tab: Tab) -> Updates:
+        tab.conversation_id = conversation.id
         return {
             self._page.conversation_id: conversation.id,
             self._page.address: f'<span data-conversation="{conversation.id}"></span>',

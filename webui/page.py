@@ -30,6 +30,7 @@ Component = Any
 class Tab:
     """What one open tab was told last, so that it is only told what has changed since."""
 
+    conversation_id: str = ""  # which one it shows
     shown: dict[str, str] = field(default_factory=dict)  # a part's key -> its fields, as text
     choices: dict[int, list[tuple[str, str]]] = field(default_factory=dict)  # by column
     open_list: int | None = None  # the column whose list of models has the focus

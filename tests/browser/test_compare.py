@@ -286,6 +286,35 @@ def test_new_chat_forgets_the_turns_and_keeps_the_columns(
     assert len(fake.exchanges[-1].request.messages) == 1
 
 
+def test_a_new_chat_in_mid_answer_ends_the_old_answers_and_stays_empty(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    compare.ask("Go on and on")
+    for column in compare.columns:
+        column.expect_state("streaming")
+    page.get_by_role("button", name="New chat").click()
+    expect(compare.columns[0].questions).to_have_count(0)
+    eventually(lambda: all(exchange.was_hung_up for exchange in fake.exchanges), seconds=2)
+    expect(compare.send).to_be_visible()
+    for model in fake.models.values():
+        model.answer = "short"
+    compare.ask("Hello")  # by its end the old stream would have spoken up, were it still there
+    for column in compare.columns:
+        column.expect_answer("short")
+        expect(column.questions).to_have_count(1)
+
+
+def test_a_chat_that_is_no_longer_kept_is_said_to_be(
+    page: Page, fake: FakeController, web_url: str
+) -> None:
+    compare = ComparePage(page, web_url)
+    compare.open("?c=forgotten")
+    expect(compare.notice).to_contain_text("no longer kept")
+    compare.expect_columns(list(fake.models))
+
+
 def test_a_reload_finds_the_conversation_again(
     compare: ComparePage, page: Page, fake: FakeController
 ) -> None:
@@ -368,7 +397,6 @@ def test_nothing_moves_while_answers_stream(compare: ComparePage, fake: FakeCont
     eventually(lambda: fake.exchanges[0].num_sent > began + 300, what="300 more words")
     assert [column.strip_place.bounding_box() for column in compare.columns] == boxes
     assert len({(box or {})["y"] for box in boxes}) == 1
-    compare.stop_all.click()
 
 
 def test_every_control_has_a_name_and_the_page_a_heading(
