@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from controller.protocol.fleet import Quantisation
 from worker.checkpoint import errors, memory
+from worker.checkpoint.headers import read_headers
 from worker.checkpoint.load import load_checkpoint
 from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.tensors import read_tensor
 
 
 @pytest.fixture(autouse=True)
@@ -406,3 +408,23 @@ def test_too_little_memory_says_what_is_needed_what_is_free_and_what_would_fit(
 
 def test_free_memory_is_within_what_the_machine_has():
     assert 0 < memory.free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+def test_a_header_that_belies_its_own_shapes_is_damaged(copy):
+    folder = copy("vicuna-tiny")
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    assert data.count(b'"shape":[3000,128]') == 2
+    file.write_bytes(data.replace(b'"shape":[3000,128]', b'"shape":[3001,128]'))
+    with pytest.raises(
+        errors.IncompleteError, match=r"is damaged: \S+ is said to have 768000 bytes"
+    ):
+        load(folder)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(copy):
+    file = copy("vicuna-tiny") / "model.safetensors"
+    header = next(h for h in read_headers(file) if h.name == "model.norm.weight")
+    os.truncate(file, header.offset + 10)
+    with pytest.raises(errors.IncompleteError, match="was cut short while it was being read"):
+        read_tensor(header, header.offset)

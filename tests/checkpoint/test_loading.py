@@ -141,6 +141,19 @@ def test_safetensors_and_pickles_hold_the_same(copy, oracle, wide):
     assert torch.equal(logits(load(folder), wide), logits(load(oracle / "llava-v1.5-tiny"), wide))
 
 
+def test_pickles_from_before_the_zip_format_load_too(copy, oracle, wide):
+    copy("clip-tiny-patch14")
+    folder = copy("llava-v1.5-tiny")
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    # A transposed tensor does not lie in one piece either.
+    name = "model.layers.0.self_attn.q_proj.weight"
+    state[name] = state[name].T.contiguous().T
+    expected = logits(load(oracle / "llava-v1.5-tiny"), wide)
+    for is_zip in (True, False):
+        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
+        assert torch.equal(logits(load(folder), wide), expected)
+
+
 # --- adapters
 
 

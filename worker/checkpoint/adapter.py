@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from worker.checkpoint.errors import AdapterError
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.formats import ADAPTER_FILES
 from worker.checkpoint.headers import read_headers
-from worker.checkpoint.pickles import load_pickle
 from worker.checkpoint.plan import AdapterSource
 from worker.checkpoint.preflight import some
+from worker.checkpoint.tensors import load_tensors
 
 # PEFT's name of a tensor: the module inside the model, then the kind of tensor.
 _TENSOR = re.compile(
@@ -81,7 +80,7 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
     modules = {module for module, _ in model.named_modules()}
     tensors: dict[str, torch.Tensor] = {}
     targets: set[str] = set()
-    for key, tensor in _read(file).items():
+    for key, tensor in load_tensors(file).items():
         target = _target(key, source, modules)
         targets.add(target.module)
         tensors[f"base_model.model.{target.module}.{target.kind}{target.rest}"] = tensor
@@ -142,10 +141,3 @@ def _file(folder: CheckpointFolder) -> Path:
     if file is None:
         raise AdapterError(f"{folder.path} lacks {' or '.join(ADAPTER_FILES)}")
     return file
-
-
-def _read(file: Path) -> Mapping[str, torch.Tensor]:
-    if file.suffix == ".safetensors":
-        tensors: dict[str, torch.Tensor] = load_file(file)
-        return tensors
-    return load_pickle(file)

@@ -38,6 +38,7 @@ class TensorHeader:
     dtype: str  # torch's name, e.g. "float16"
     num_bytes: int
     file: Path
+    offset: int | None  # of its first byte in the file; None where it does not lie in one piece
 
     @property
     def num_elements(self) -> int:
@@ -84,8 +85,14 @@ def _read_safetensors(file: Path) -> list[TensorHeader]:
             continue
         begin, stop = entry["data_offsets"]
         end = max(end, stop)
-        dtype = DTYPES.get(entry["dtype"], (entry["dtype"].lower(), 0))[0]
-        headers.append(TensorHeader(name, tuple(entry["shape"]), dtype, stop - begin, file))
+        dtype, item_bytes = DTYPES.get(entry["dtype"], (None, 0))
+        if dtype is None or math.prod(entry["shape"]) * item_bytes != stop - begin:
+            raise IncompleteError(
+                f"{file} is damaged: {name} is said to have {stop - begin} bytes, which is not "
+                f"{entry['shape']} of {entry['dtype']}"
+            )
+        start = 8 + length + begin
+        headers.append(TensorHeader(name, tuple(entry["shape"]), dtype, stop - begin, file, start))
     expected = 8 + length + end
     if size < expected:
         raise IncompleteError(

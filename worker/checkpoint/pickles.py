@@ -5,42 +5,36 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from worker.checkpoint.errors import IncompleteError, UnsafeFileError
 from worker.checkpoint.headers import TensorHeader
 
 
-def load_pickle(file: Path, *, device: str = "cpu") -> Mapping[str, torch.Tensor]:
-    """The tensors of a pickled state dict; mapped from the file where its format allows.
+def load_pickle(file: Path) -> Mapping[str, torch.Tensor]:
+    """The tensors of a pickled state dict, read whole into memory.
 
     Raises:
         IncompleteError: the file is cut short or damaged.
         UnsafeFileError: it holds objects other than tensors.
     """
-    # Only the zip format (torch >= 1.6) can be mapped; older files are read whole.
-    mapped = zipfile.is_zipfile(file) and device != "meta"
-    try:
-        content = torch.load(file, map_location=device, weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise UnsafeFileError(
-            f"{file} is refused: it is a pickle that holds more than tensors, and reading it could "
-            "run code. Convert it to safetensors where you trust it"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise IncompleteError(
-            f"{file} is cut short or damaged ({str(error).splitlines()[0]}); "
-            "download or copy it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise UnsafeFileError(f"{file} holds a {type(content).__name__}, not named tensors")
-    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return _load(file, nullcontext())
 
 
 def read_pickle_headers(file: Path) -> list[TensorHeader]:
-    """Names and shapes of a pickled state dict; no tensor data is read."""
+    """Names, shapes and places of a pickled state dict; no tensor data is read.
+
+    Raises:
+        IncompleteError: the file is cut short or damaged.
+        UnsafeFileError: it holds objects other than tensors.
+    """
+    # Fake tensors have shapes and no data; torch notes on their storage where the data lies.
+    tensors = _load(file, FakeTensorMode())
     return [
         TensorHeader(
             name,
@@ -48,6 +42,35 @@ def read_pickle_headers(file: Path) -> list[TensorHeader]:
             str(tensor.dtype).removeprefix("torch."),
             tensor.numel() * tensor.element_size(),
             file,
+            _offset(tensor),
         )
-        for name, tensor in load_pickle(file, device="meta").items()
+        for name, tensor in tensors.items()
     ]
+
+
+def _offset(tensor: torch.Tensor) -> int | None:
+    storage: Any = tensor.untyped_storage()
+    # Files from before torch 1.6 are one stream, in which no place is known.
+    start = getattr(storage, "_checkpoint_offset", None)
+    if start is None or not tensor.is_contiguous():
+        return None
+    return int(start) + int(tensor.storage_offset()) * tensor.element_size()
+
+
+def _load(file: Path, mode: AbstractContextManager[object]) -> Mapping[str, torch.Tensor]:
+    try:
+        with mode:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeFileError(
+            f"{file} is refused: it is a pickle that holds more than tensors, and reading it could "
+            "run code. Convert it to safetensors where you trust it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise IncompleteError(
+            f"{file} is cut short or damaged ({str(error).splitlines()[0]}); "
+            "download or copy it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise UnsafeFileError(f"{file} holds a {type(content).__name__}, not named tensors")
+    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}

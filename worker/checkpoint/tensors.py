@@ -1,4 +1,8 @@
-"""Tensors that stay on disk until the model takes them, one by one: there is no second copy."""
+"""Tensors that stay on disk until the model takes them, one by one: there is no second copy.
+
+They are read, not mapped: a mapped file stays resident beside the converted or quantised weights,
+and takes the process with it when somebody overwrites it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
+from worker.checkpoint.errors import IncompleteError
+from worker.checkpoint.headers import TensorHeader, read_headers
 from worker.checkpoint.pickles import load_pickle
 from worker.checkpoint.plan import Part, PlannedTensor
 
@@ -29,8 +34,7 @@ class StoredTensor:
         self._store = store
 
     def __getitem__(self, index: Any) -> torch.Tensor:  # noqa: ANN401 - torch's own index types
-        tensor = self._store.read(self._planned)
-        return tensor[index]
+        return self._store.read(self._planned)[index]
 
     def get_shape(self) -> list[int]:
         """The shape, from the header."""
@@ -43,45 +47,70 @@ class StoredTensor:
 
 
 class TensorStore:
-    """Open weight files. Close it when the model has what it needs.
+    """Reads planned tensors; from any thread.
 
     Args:
-        on_read: called after each tensor with its part and its bytes; from any thread, one at a
-            time.
+        on_read: called after each tensor with its part and its bytes, one call at a time.
     """
 
     def __init__(self, on_read: Callable[[Part, int], None]) -> None:
         self._on_read = on_read
         self._lock = threading.Lock()
-        self._safetensors: dict[Path, Any] = {}
-        self._pickles: dict[Path, Mapping[str, torch.Tensor]] = {}
+        self._whole: dict[Path, Mapping[str, torch.Tensor]] = {}
 
     def lazy(self, planned: Mapping[str, PlannedTensor]) -> dict[str, StoredTensor]:
         """A state dict of tensors that are still on disk."""
         return {name: StoredTensor(tensor, self) for name, tensor in planned.items()}
 
     def read(self, planned: PlannedTensor) -> torch.Tensor:
-        """One tensor, on the CPU, in the file's dtype."""
+        """One tensor, on the CPU, in the file's dtype.
+
+        Raises:
+            IncompleteError: the file has changed since its header was read.
+        """
         header = planned.header
-        tensor = self._tensor(header.file, header.name)
+        if header.offset is None:
+            tensor = self._from_whole_file(header)
+        else:
+            tensor = read_tensor(header, header.offset)
         with self._lock:
             self._on_read(planned.part, header.num_bytes)
         return tensor
 
-    def _tensor(self, file: Path, name: str) -> torch.Tensor:
+    def _from_whole_file(self, header: TensorHeader) -> torch.Tensor:
         with self._lock:
-            if file.suffix != ".safetensors":
-                if file not in self._pickles:
-                    self._pickles[file] = load_pickle(file)
-                return self._pickles[file][name]
-            if file not in self._safetensors:
-                self._safetensors[file] = safe_open(file, framework="pt")
-            handle = self._safetensors[file]
-        # Outside the lock: several threads may read at once.
-        tensor: torch.Tensor = handle.get_tensor(name)
-        return tensor
+            if header.file not in self._whole:
+                self._whole[header.file] = load_pickle(header.file)
+            return self._whole[header.file][header.name]
 
     def close(self) -> None:
-        """Forgets the files; tensors that were read stay valid."""
-        self._safetensors.clear()
-        self._pickles.clear()
+        """Forgets files that had to be read whole."""
+        self._whole.clear()
+
+
+def read_tensor(header: TensorHeader, offset: int) -> torch.Tensor:
+    """A tensor that lies in one piece from byte ``offset`` of its file."""
+    dtype: torch.dtype = getattr(torch, header.dtype)
+    data = torch.empty(header.num_bytes, dtype=torch.uint8)
+    if header.num_bytes:
+        view = memoryview(data.numpy().data)
+        with header.file.open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            # The system reads at most 2 GiB at once.
+            while view:
+                count = stream.readinto(view)
+                if not count:
+                    raise IncompleteError(f"{header.file} was cut short while it was being read")
+                view = view[count:]
+    return data.view(dtype).reshape(header.shape)
+
+
+def load_tensors(file: Path) -> Mapping[str, torch.Tensor]:
+    """All tensors of a small weight file."""
+    if file.suffix != ".safetensors":
+        return load_pickle(file)
+    return {
+        header.name: read_tensor(header, header.offset)
+        for header in read_headers(file)
+        if header.offset is not None
+    }
