@@ -15,26 +15,16 @@ from starlette.types import Receive, Scope, Send
 from controller.chassis.hangup import HangUp
 from controller.inflight import InFlight
 from controller.metrics import Metrics
-from controller.protocol.errors import (
-    BadRequestError,
-    DrainingError,
-    InternalError,
-    ParagoneError,
-    PayloadTooLargeError,
-    RequestTimeoutError,
-)
+from controller.protocol.errors import DrainingError, InternalError, ParagoneError
 from controller.relay import Relay, RelayRequest
 from controller.reply import Reply
+from controller.routes.body import ClientGoneError, read_json_body
 from controller.routing import RoutingHints, routing_hints
 
 _log = logging.getLogger(__name__)
 
 # Of the client's headers a worker needs these; its credentials are for the controller alone.
 _FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
-
-
-class ClientGoneError(Exception):
-    """The client hung up before its request was complete."""
 
 
 class RelayedRoute:
@@ -75,7 +65,9 @@ class RelayedRoute:
         reply = Reply(send)
         model = ""  # unknown, or not to be believed: names in metrics are those of live models
         try:
-            body = await self._read_body(scope, receive)
+            body = await read_json_body(
+                scope, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
+            )
             hints = routing_hints(body)
             with self._in_flight.track(hints.model):
                 request = self._request(scope, body, hints, arrival)
@@ -110,16 +102,6 @@ class RelayedRoute:
             )
         self._metrics.requests.labels(model, str(reply.status)).inc()
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
-        try:
-            async with asyncio.timeout(self._body_seconds):
-                return await _read_body(scope, receive, self._max_body_bytes)
-        except TimeoutError as exc:
-            raise RequestTimeoutError(
-                f"The body did not arrive within {self._body_seconds:g} s; send it faster, or "
-                f"raise the controller's --body-seconds"
-            ) from exc
-
     def _request(
         self, scope: Scope, body: bytes, hints: RoutingHints, arrival: float
     ) -> RelayRequest:
@@ -131,42 +113,3 @@ class RelayedRoute:
         headers["content-type"] = "application/json"
         headers["x-request-id"] = scope["state"]["request_id"]
         return RelayRequest(self._path, body, headers, hints, arrival)
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body, at most ``limit`` bytes.
-
-    Raises:
-        PayloadTooLargeError: it is longer, or says that it will be.
-        BadRequestError: it does not say that it is JSON.
-        ClientGoneError: the client hung up within it.
-    """
-    is_json = False
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > limit:  # the server has checked it
-            raise _too_large(limit)
-        if name == b"content-type":
-            is_json = b"json" in value.lower()
-    if not is_json:  # a page in a browser may post other types to any address without asking
-        raise BadRequestError("The request must have the header Content-Type: application/json")
-    pieces: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        pieces.append(piece)
-        more = message.get("more_body", False)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _too_large(limit: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(
-        f"The body is larger than {limit / 2**20:g} MiB, the most that is taken here; "
-        f"send fewer or smaller images, or raise the controller's --max-body-bytes"
-    )

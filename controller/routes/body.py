@@ -1,0 +1,74 @@
+"""Reads a request's body off raw ASGI: once, within a size and a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import Receive, Scope
+
+from controller.protocol.errors import (
+    BadRequestError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+)
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its request was complete."""
+
+
+async def read_json_body(
+    scope: Scope, receive: Receive, *, max_bytes: int, seconds: float
+) -> bytes:
+    """The body of a request that says it is JSON; it is not parsed here.
+
+    Raises:
+        BadRequestError: it does not say that it is JSON.
+        PayloadTooLargeError: it is longer than ``max_bytes``, or says that it will be.
+        RequestTimeoutError: it did not arrive within ``seconds``.
+        ClientGoneError: the client hung up within it.
+    """
+    _check_head(scope, max_bytes)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, max_bytes)
+    except TimeoutError as exc:
+        raise RequestTimeoutError(
+            f"The body did not arrive within {seconds:g} s; send it faster, or raise the "
+            f"controller's --body-seconds"
+        ) from exc
+
+
+def _check_head(scope: Scope, max_bytes: int) -> None:
+    is_json = False
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > max_bytes:  # the server has checked it
+            raise _too_large(max_bytes)
+        if name == b"content-type":
+            is_json = b"json" in value.lower()
+    if not is_json:  # a page in a browser may post other types to any address without asking
+        raise BadRequestError("The request must have the header Content-Type: application/json")
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        pieces.append(piece)
+        more = message.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"The body is larger than {max_bytes / 2**20:g} MiB, the most that is taken here; "
+        f"send fewer or smaller images, or raise the controller's --max-body-bytes"
+    )
