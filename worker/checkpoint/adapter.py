@@ -17,6 +17,7 @@ from worker.checkpoint.formats import ADAPTER_FILES
 from worker.checkpoint.headers import read_headers
 from worker.checkpoint.plan import AdapterSource
 from worker.checkpoint.preflight import some
+from worker.checkpoint.quantise import quiet_bitsandbytes
 from worker.checkpoint.tensors import load_tensors
 
 # PEFT's name of a tensor: the module inside the model, then the kind of tensor.
@@ -72,6 +73,7 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
     Raises:
         AdapterError: its tensors do not fit.
     """
+    quiet_bitsandbytes()
     # Imported on use: PEFT takes a second, and most checkpoints have no adapter.
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict  # noqa: PLC0415
 

@@ -23,6 +23,16 @@ _KEPT = [
 ]
 
 
+def quiet_bitsandbytes() -> None:
+    """Silences what bitsandbytes says about itself; for before its first import, also by PEFT.
+
+    It warns of an optional kernel that is not installed, and once for each layer, at its first use,
+    of the dtype that int8 products are computed in.
+    """
+    for module in ("backends.cpu.ops", "autograd._functions"):
+        logging.getLogger(f"bitsandbytes.{module}").setLevel(logging.ERROR)
+
+
 def is_kept(module: str) -> bool:
     """Whether a module stays as it is, by the name that it has in the whole model."""
     return any(module == name or module.startswith(f"{name}.") for name in _KEPT)
@@ -40,6 +50,7 @@ def quantisation_config(spec: LoadSpec, dtype: torch.dtype) -> Any:  # noqa: ANN
     """
     if spec.quantisation is Quantisation.NONE:
         return None
+    quiet_bitsandbytes()
     try:
         import bitsandbytes  # noqa: F401, PLC0415 - asked for only where it is needed
     except ImportError as error:
@@ -49,8 +60,6 @@ def quantisation_config(spec: LoadSpec, dtype: torch.dtype) -> Any:  # noqa: ANN
         ) from error
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 
-    # It says once for each layer, at its first use, which dtype int8 products are computed in.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if spec.quantisation is Quantisation.INT8:
         return BitsAndBytesConfig(
             load_in_8bit=True,
