@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from controller.protocol.chat import ChatMessage
+from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import ModelCard
 from worker.engine.protocol import GenerationRequest, SamplingParams
 
@@ -82,6 +83,69 @@ class FakeModel:
                 yield ord(character)
         finally:
             self.open_answers -= 1
+
+
+@dataclass(eq=False)
+class FakeRow:
+    """An answer of a `FakeBatchModel` in the making."""
+
+    prompt: FakePrompt
+    characters: list[str]
+    unread: int
+
+
+@dataclass
+class FakeBatchModel(FakeModel):
+    """A `BatchModel` of the same kind. ``error`` comes from ``step``, once `error_after` were done.
+
+    ``prefill_error`` is raised for prompts that contain "bad". ``batches`` holds the size of each
+    step, ``parts`` those of the prompts that were read.
+    """
+
+    prefill_error: Exception | None = None
+    most_rows: int = 1_000  # more of them are out of memory
+    batches: list[int] = field(default_factory=list)
+    parts: list[tuple[str, int]] = field(default_factory=list)
+    rows: list[FakeRow] = field(default_factory=list)
+
+    def open(self, prepared: FakePrompt, sampling: SamplingParams) -> FakeRow:
+        self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
+        self.started.append(prepared.text)
+        if self.prefill_error is not None and "bad" in prepared.text:
+            raise self.prefill_error
+        self.open_answers += 1
+        characters = [*self.answer(prepared), chr(END)]
+        return FakeRow(prepared, characters, prepared.prompt_tokens)
+
+    def prefill(self, row: FakeRow, max_tokens: int) -> int | None:
+        part = min(row.unread, max_tokens)
+        self.parts.append((row.prompt.text, part))
+        row.unread -= part
+        if row.unread:
+            return None
+        self.rows.append(row)
+        return self._next(row)
+
+    def step(self, rows: Sequence[FakeRow]) -> list[int]:
+        assert set(rows) == set(self.rows)
+        if len(rows) > self.most_rows:
+            raise OutOfMemoryError(f"{len(rows)} rows are too many")
+        if self.error is not None and len(self.batches) >= self.error_after:
+            raise self.error
+        if self.gate is not None:
+            self.gate.wait()
+        time.sleep(self.step_seconds)
+        self.steps += 1
+        self.batches.append(len(rows))
+        return [self._next(row) for row in rows]
+
+    def close(self, row: FakeRow) -> None:
+        self.open_answers -= 1
+        if row in self.rows:
+            self.rows.remove(row)
+
+    def _next(self, row: FakeRow) -> int:
+        return ord(row.characters.pop(0)) if row.characters else END
 
 
 def _text(message: ChatMessage) -> str:

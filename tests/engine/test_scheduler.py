@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from controller.protocol.errors import QueueFullError
-from worker.engine.scheduler import FIRST_GUESS_SECONDS, Phase, Scheduler
+from worker.engine.scheduler import FIRST_GUESS_SECONDS, MAX_OVERTAKEN, Phase, Scheduler
+
+KV_TOKENS = 100
 
 
 def test_requests_run_in_the_order_of_their_arrival():
@@ -79,12 +81,51 @@ def test_a_request_ends_once():
         scheduler.end(ticket, 2)
 
 
+def ready(scheduler, length, now=0):
+    ticket = scheduler.admit(now)
+    scheduler.mark_ready(ticket, length)
+    return ticket
+
+
+def test_a_long_request_waits_for_memory_and_a_short_one_may_pass():
+    scheduler = Scheduler(capacity=3, max_waiting=3, kv_tokens=100)
+    first, long, short = (ready(scheduler, length) for length in (30, 60, 40))
+    assert scheduler.start_next(1) is first
+    assert scheduler.start_next(1) is short
+    assert scheduler.start_next(1) is None
+    scheduler.end(short, 2)
+    scheduler.end(first, 2)
+    assert scheduler.start_next(2) is long
+
+
+def test_a_request_that_waits_for_memory_is_overtaken_only_so_often():
+    scheduler = Scheduler(capacity=2, max_waiting=20, kv_tokens=100)
+    blocker, long = ready(scheduler, 40), ready(scheduler, 90)
+    assert scheduler.start_next(1) is blocker
+    for _ in range(MAX_OVERTAKEN):
+        short = ready(scheduler, 10)
+        assert scheduler.start_next(1) is short
+        scheduler.end(short, 2)
+    last = ready(scheduler, 10)
+    assert scheduler.start_next(2) is None
+    scheduler.end(blocker, 3)
+    assert scheduler.start_next(3) is long
+    scheduler.end(long, 4)
+    assert scheduler.start_next(4) is last
+
+
+def test_a_request_that_never_fits_cannot_wait():
+    scheduler = Scheduler(capacity=1, max_waiting=1, kv_tokens=100)
+    with pytest.raises(ValueError, match="never fit"):
+        ready(scheduler, 101)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Arrivals, preparations, starts and ends in any order."""
 
     def __init__(self):
         super().__init__()
-        self.scheduler = Scheduler(capacity=2, max_waiting=3)
+        self.scheduler = Scheduler(capacity=2, max_waiting=3, kv_tokens=KV_TOKENS)
         self.alive = []
         self.now = 0.0
 
@@ -101,18 +142,27 @@ class AnyOrder(RuleBasedStateMachine):
                 self.scheduler.admit(self.tick())
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data())
-    def prepare(self, data):
+    @rule(data=st.data(), length=st.integers(0, KV_TOKENS))
+    def prepare(self, data, length):
         ticket = data.draw(st.sampled_from(self.alive))
         if ticket.phase is Phase.PREPARING:
-            self.scheduler.mark_ready(ticket)
+            self.scheduler.mark_ready(ticket, length)
 
     @rule()
     def start(self):
         ready = [t for t in self.alive if t.phase is Phase.WAITING]
-        has_place = self.scheduler.running < 2
+        running = [t.length for t in self.alive if t.phase is Phase.RUNNING]
+        rows = len(running) + 1
+        fitting = [t for t in ready if rows * max(t.length, *running, 0) <= KV_TOKENS]
         started = self.scheduler.start_next(self.tick())
-        assert started is (ready[0] if ready and has_place else None)
+        if rows > 2 or not fitting:
+            assert started is None
+        elif started is None:
+            assert any(t.overtaken == MAX_OVERTAKEN for t in ready[: ready.index(fitting[0])])
+        else:
+            assert started is fitting[0]
+        if running == [] and ready:
+            assert started is ready[0]
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -126,6 +176,8 @@ class AnyOrder(RuleBasedStateMachine):
         running = [t for t in self.alive if t.phase is Phase.RUNNING]
         assert self.scheduler.running == len(running) <= 2
         assert self.scheduler.waiting == len(self.alive) - len(running)
+        assert len(running) * max((t.length for t in running), default=0) <= KV_TOKENS
+        assert all(t.overtaken <= MAX_OVERTAKEN for t in self.alive)
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -11,6 +11,8 @@ from controller.protocol.errors import QueueFullError
 FIRST_GUESS_SECONDS = 2.0
 # Recent answers that the estimate of a wait is taken from.
 REMEMBERED_ANSWERS = 16
+# How many later requests may start before one that waits for memory; then all wait for it.
+MAX_OVERTAKEN = 4
 
 
 class Phase(Enum):
@@ -25,30 +27,36 @@ class Phase(Enum):
 class Ticket:
     """A request's place; made by `Scheduler.admit`, ended exactly once by `Scheduler.end`."""
 
-    __slots__ = ("arrived", "phase", "started")
+    __slots__ = ("arrived", "length", "overtaken", "phase", "started")
 
     def __init__(self, arrived: float) -> None:
         self.arrived = arrived  # seconds, on the scheduler's caller's clock
         self.started: float | None = None
         self.phase = Phase.PREPARING
+        self.length = 0  # tokens that it may come to hold, prompt and answer; once it is ready
+        self.overtaken = 0  # requests that came later and started first, while it was ready
 
 
 class Scheduler:
     """Admits up to ``capacity + max_waiting`` requests and runs up to ``capacity`` of them.
 
     Order is by arrival among the requests whose preparation is done, so that one huge image does
-    not hold up those behind it. It is used by one thread and never blocks.
+    not hold up those behind it. A request that is too long for the memory that is left lets
+    shorter ones pass, but only `MAX_OVERTAKEN` of them. It is used by one thread and never blocks.
 
     Args:
         capacity: requests that may run at once.
         max_waiting: requests that may wait besides them.
+        kv_tokens: what the cache may hold. All rows of a batch take as much of it as the longest,
+            so that it is to be no less than rows times length. None is no limit.
     """
 
-    def __init__(self, *, capacity: int, max_waiting: int) -> None:
+    def __init__(self, *, capacity: int, max_waiting: int, kv_tokens: int | None = None) -> None:
         if capacity < 1 or max_waiting < 0:
             raise ValueError(f"capacity {capacity} and max_waiting {max_waiting} make no queue")
         self.capacity = capacity
         self.max_waiting = max_waiting
+        self.kv_tokens = kv_tokens
         self._line: list[Ticket] = []  # preparing and waiting, by arrival
         self._running: set[Ticket] = set()
         self._durations: deque[float] = deque(maxlen=REMEMBERED_ANSWERS)
@@ -88,23 +96,44 @@ class Scheduler:
         self._line.append(ticket)
         return ticket
 
-    def mark_ready(self, ticket: Ticket) -> None:
-        """The request is prepared and may run."""
+    def mark_ready(self, ticket: Ticket, length: int = 0) -> None:
+        """The request is prepared and may run.
+
+        Args:
+            ticket: its place.
+            length: tokens that its prompt and its answer may have together.
+        """
         if ticket.phase is not Phase.PREPARING:
             raise ValueError(f"a request that is {ticket.phase.value} cannot become ready")
-        ticket.phase = Phase.WAITING
+        if self.kv_tokens is not None and length > self.kv_tokens:
+            raise ValueError(f"{length} tokens never fit into a cache of {self.kv_tokens}")
+        ticket.phase, ticket.length = Phase.WAITING, length
 
     def start_next(self, now: float) -> Ticket | None:
         """Moves the first request that may run to a free place; None if there is no such pair."""
         if self.running >= self.capacity:
             return None
+        passed: list[Ticket] = []
         for ticket in self._line:
-            if ticket.phase is Phase.WAITING:
+            if ticket.phase is not Phase.WAITING:
+                continue
+            if self._fits(ticket):
+                for other in passed:
+                    other.overtaken += 1
                 self._line.remove(ticket)
                 self._running.add(ticket)
                 ticket.phase, ticket.started = Phase.RUNNING, now
                 return ticket
+            if ticket.overtaken >= MAX_OVERTAKEN:
+                return None
+            passed.append(ticket)
         return None
+
+    def _fits(self, ticket: Ticket) -> bool:
+        if self.kv_tokens is None:
+            return True
+        longest = max(ticket.length, *(other.length for other in self._running), 0)
+        return (self.running + 1) * longest <= self.kv_tokens
 
     def end(self, ticket: Ticket, now: float) -> None:
         """Gives the request's place to others, whichever phase it is in."""

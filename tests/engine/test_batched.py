@@ -1,0 +1,281 @@
+"""The batched engine: rows share steps, and each request has one end, whatever happens."""
+
+import asyncio
+import threading
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.protocol.chat import FinishReason
+from controller.protocol.errors import (
+    DeviceLostError,
+    DrainingError,
+    InternalError,
+    OutOfMemoryError,
+    ParagoneError,
+    QueueFullError,
+)
+from tests.engine.fake_model import FakeBatchModel, ask
+from tests.waiting import until
+from worker.engine.batched import BatchedEngine
+from worker.engine.protocol import Accepted, Finished, TextDelta
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def running(model, **options):
+    engine = BatchedEngine(model, **{"capacity": 4, "max_waiting": 32, **options})
+    try:
+        yield engine
+    finally:
+        if model.gate is not None:
+            model.gate.set()
+        await engine.aclose()
+        assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+        assert model.open_answers == 0
+        assert model.rows == []
+
+
+async def events_of(engine, request):
+    async with aclosing(engine.generate(request)) as events:
+        return [event async for event in events]
+
+
+async def text_of(engine, request):
+    return "".join(e.text for e in await events_of(engine, request) if isinstance(e, TextDelta))
+
+
+async def test_an_answer_is_accepted_told_and_finished():
+    async with running(FakeBatchModel()) as engine:
+        first, *deltas, last = await events_of(engine, ask("hello there"))
+    assert first == Accepted(prompt_tokens=2, image_tokens=0)
+    assert "".join(delta.text for delta in deltas) == "You said: hello there"
+    assert last.reason is FinishReason.STOP
+    assert last.usage.completion_tokens == len("You said: hello there") + 1
+
+
+async def test_answers_are_made_together_up_to_the_capacity():
+    model = FakeBatchModel(step_seconds=0.001)
+    async with running(model, capacity=3) as engine:
+        texts = await asyncio.gather(*(text_of(engine, ask(f"{i}")) for i in range(9)))
+    assert texts == [f"You said: {i}" for i in range(9)]
+    assert max(model.batches) == 3
+    assert model.threads == {"model", "prepare"}
+    assert sum(model.batches) < 4 * len(model.batches)
+
+
+async def test_a_request_joins_those_that_run_without_waiting_for_their_end():
+    model = FakeBatchModel(answer=lambda p: "x" * (500 if p.text == "long" else 3))
+    model.step_seconds = 0.002
+    async with running(model) as engine:
+        long = asyncio.create_task(text_of(engine, ask("long")))
+        await until(lambda: model.batches)
+        assert await text_of(engine, ask("short")) == "xxx"
+        assert not long.done()
+        assert await long == "x" * 500
+
+
+async def test_a_long_prompt_is_read_in_parts_while_others_go_on():
+    model = FakeBatchModel(
+        answer=lambda p: "x" * (3 if len(p.text) > 50 else 400), context_length=5_000
+    )
+    model.step_seconds = 0.001
+    async with running(model) as engine:
+        first = asyncio.create_task(text_of(engine, ask("first")))
+        await until(lambda: len(model.batches) > 3)
+        # The fake reads a prompt in no time, so let it believe that a token costs a step.
+        engine._batch._pacer.prefilled = lambda tokens, seconds: None
+        engine._batch._pacer._token_seconds = 1e-4
+        before = len(model.batches)
+        prompt = "word " * 300
+        await text_of(engine, ask(prompt))
+        parts = [size for text, size in model.parts if text == prompt]
+        assert sum(parts) == 300
+        assert len(parts) > 3
+        assert len(model.batches) - before >= len(parts)
+        assert await first == "x" * 400
+
+
+async def test_a_stream_that_is_closed_ends_within_one_step_and_the_others_go_on():
+    model = FakeBatchModel(answer=lambda p: "x" * 60, step_seconds=0.01)
+    async with running(model) as engine:
+        other = asyncio.create_task(text_of(engine, ask("other")))
+        async with aclosing(engine.generate(ask("closed"))) as events:
+            async for event in events:
+                if isinstance(event, TextDelta) and len(model.batches) > 2:
+                    break
+        steps = model.steps
+        await until(lambda: engine.stats().running == 1)
+        assert model.steps <= steps + 2
+        assert await other == "x" * 60
+
+
+async def test_a_request_that_is_closed_while_it_waits_is_never_run():
+    model = FakeBatchModel(gate=threading.Event())
+    async with running(model, capacity=1) as engine:
+        first = asyncio.create_task(text_of(engine, ask("1")))
+        await until(lambda: model.started)
+        async with aclosing(engine.generate(ask("2"))) as waiting:
+            assert isinstance(await anext(waiting), Accepted)
+            assert engine.stats().waiting == 1
+        assert engine.stats().waiting == 0
+        model.gate.set()
+        await first
+    assert model.started == ["1"]
+
+
+async def test_a_full_queue_refuses():
+    model = FakeBatchModel(gate=threading.Event())
+    async with running(model, capacity=1, max_waiting=1) as engine:
+        tasks = [asyncio.create_task(text_of(engine, ask(f"{i}"))) for i in range(2)]
+        await until(lambda: engine.stats().waiting == 1 and engine.stats().running == 1)
+        with pytest.raises(QueueFullError):
+            await text_of(engine, ask("3"))
+        model.gate.set()
+        assert await asyncio.gather(*tasks) == ["You said: 0", "You said: 1"]
+
+
+async def test_rows_that_do_not_fit_the_cache_together_run_one_after_the_other():
+    model = FakeBatchModel(step_seconds=0.001)
+    async with running(model, kv_tokens=1_500) as engine:
+        asked = [text_of(engine, ask(f"{i}", max_tokens=900)) for i in range(3)]
+        assert await asyncio.gather(*asked) == [f"You said: {i}" for i in range(3)]
+        assert max(model.batches) == 1
+        asked = [text_of(engine, ask(f"{i}", max_tokens=400)) for i in range(3)]
+        assert await asyncio.gather(*asked) == [f"You said: {i}" for i in range(3)]
+        assert max(model.batches) == 3
+
+
+async def test_too_little_memory_fails_the_newest_row_alone():
+    model = FakeBatchModel(most_rows=2, step_seconds=0.002)
+    async with running(model) as engine:
+        tasks = []
+        for i in range(3):
+            tasks.append(asyncio.create_task(text_of(engine, ask(f"{i}"))))
+            await until(lambda count=i + 1: len(model.started) == count)
+        assert await asyncio.gather(*tasks[:2]) == ["You said: 0", "You said: 1"]
+        with pytest.raises(OutOfMemoryError):
+            await tasks[2]
+
+
+async def test_a_bug_in_one_prompt_fails_that_request_alone(caplog):
+    model = FakeBatchModel(prefill_error=ZeroDivisionError("a bug"), step_seconds=0.001)
+    async with running(model) as engine:
+        good, bad = await asyncio.gather(
+            text_of(engine, ask("good")),
+            text_of(engine, ask("bad", request_id="req-7")),
+            return_exceptions=True,
+        )
+    assert good == "You said: good"
+    assert isinstance(bad, InternalError)
+    assert "req-7" in bad.message
+    assert any("req-7" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_bug_in_a_step_fails_its_rows_and_the_next_request_is_answered():
+    model = FakeBatchModel(error=ZeroDivisionError("a bug"), error_after=2)
+    async with running(model) as engine:
+        asked = [text_of(engine, ask(f"{i}")) for i in range(2)]
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(end, InternalError) for end in ends)
+        model.error = None
+        assert await text_of(engine, ask("next")) == "You said: next"
+
+
+async def test_a_lost_device_ends_all_streams_and_is_told_once():
+    lost = []
+    model = FakeBatchModel(error=DeviceLostError("gone"), error_after=2, step_seconds=0.01)
+    async with running(model, on_device_lost=lost.append) as engine:
+        asked = [text_of(engine, ask(f"{i}")) for i in range(3)]
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(end, DeviceLostError) for end in ends)
+    assert lost == ["gone"]
+
+
+async def test_a_shutdown_ends_what_runs_and_refuses_what_waits():
+    model = FakeBatchModel(answer=lambda p: "x" * 10_000, step_seconds=0.005)
+    async with running(model, capacity=1) as engine:
+        first = asyncio.create_task(events_of(engine, ask("1")))
+        await until(lambda: model.batches)
+        second = asyncio.create_task(events_of(engine, ask("2")))
+        await until(lambda: engine.stats().waiting == 1)
+        engine.abort_all()
+        assert (await first)[-1].reason is FinishReason.ABORT
+        with pytest.raises(DrainingError):
+            await second
+
+
+async def test_a_thousand_requests_closed_at_random_leave_nothing_behind():
+    model = FakeBatchModel()
+    async with running(model, max_waiting=2_000) as engine:
+
+        async def close_after(count):
+            async with aclosing(engine.generate(ask("a few words"))) as events:
+                for _ in range(count):
+                    await anext(events)
+
+        await asyncio.gather(*(close_after(i % 7) for i in range(1_000)))
+        await until(lambda: engine.stats().running == 0)
+        assert await text_of(engine, ask("last")) == "You said: last"
+
+
+async def test_the_pace_is_that_of_all_rows_together():
+    model = FakeBatchModel(answer=lambda p: "x" * 30, step_seconds=0.005)
+    async with running(model) as engine:
+        assert engine.stats().tokens_per_second is None
+        await asyncio.gather(*(text_of(engine, ask(f"{i}")) for i in range(4)))
+        assert engine.stats().tokens_per_second == pytest.approx(4 / 0.0055, rel=0.5)
+
+
+ARRIVAL = st.tuples(
+    st.sampled_from(["a", "some words", "bad", "word " * 40]),
+    st.integers(0, 8),  # half milliseconds before it arrives
+    st.one_of(st.none(), st.integers(0, 6)),  # events after which its client leaves
+    st.one_of(st.none(), st.integers(1, 12)),  # max_tokens
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(ARRIVAL, min_size=1, max_size=10),
+    st.integers(1, 4),
+    st.one_of(st.none(), st.just(1_000), st.just(2_500)),
+    st.integers(1, 4),
+)
+def test_whatever_comes_each_request_has_one_end(arrivals, capacity, kv_tokens, most_rows):
+    """Arrivals, departures, bugs, limits and too little memory, in any order."""
+
+    async def client(engine, model, arrival):
+        text, after, leaves, max_tokens = arrival
+        await asyncio.sleep(after / 2_000)
+        seen, ends, error = [], 0, None
+        try:
+            async with aclosing(engine.generate(ask(text, max_tokens=max_tokens))) as events:
+                async for event in events:
+                    assert ends == 0
+                    seen.append(event)
+                    ends += isinstance(event, Finished)
+                    if leaves is not None and len(seen) > leaves:
+                        return
+        except ParagoneError as exc:
+            error = exc
+        if error is None:
+            assert ends == 1
+            assert "bad" not in text
+            shown = "".join(e.text for e in seen if isinstance(e, TextDelta))
+            assert shown == f"You said: {text}"[:max_tokens]
+        else:
+            assert ends == 0
+            assert isinstance(error, InternalError if "bad" in text else OutOfMemoryError)
+
+    async def main():
+        model = FakeBatchModel(prefill_error=ValueError("bad"), most_rows=most_rows)
+        async with running(model, capacity=capacity, kv_tokens=kv_tokens) as engine:
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(client(engine, model, each) for each in arrivals))
+        assert max(model.batches, default=0) <= min(capacity, most_rows)
+
+    asyncio.run(main())

@@ -1,0 +1,87 @@
+"""Many requests at once: rows join and leave between the decode steps of one batch. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Generic
+
+from worker.engine.batch import Batch, BatchModel, Delivery, RowT
+from worker.engine.job import Job, PreparedT
+from worker.engine.protocol import TextDelta
+from worker.engine.queued import QueuedEngine
+from worker.engine.scheduler import Scheduler
+
+
+class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
+    """An `Engine` that decodes up to ``capacity`` answers together.
+
+    The model's thread steps the batch for as long as it has rows, and takes new ones in between.
+    What a step brought goes to the loop in one call.
+
+    Args:
+        model: what it runs.
+        capacity: answers that may be made at once.
+        max_waiting: requests that may wait besides.
+        kv_tokens: what the model's cache may hold; see `Scheduler`.
+        on_device_lost: called on the loop's thread when nothing can run any more.
+        clock: monotonic seconds; called from several threads.
+    """
+
+    def __init__(
+        self,
+        model: BatchModel[PreparedT, RowT],
+        *,
+        capacity: int,
+        max_waiting: int,
+        kv_tokens: int | None = None,
+        on_device_lost: Callable[[str], None] = lambda _reason: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        scheduler = Scheduler(capacity=capacity, max_waiting=max_waiting, kv_tokens=kv_tokens)
+        super().__init__(model, scheduler, on_device_lost=on_device_lost, clock=clock)
+        self._batch = Batch(model, begin=self._answer, clock=clock)  # the model's thread's
+        self._inbox: SimpleQueue[Job[PreparedT]] = SimpleQueue()
+        self._is_stepping = False  # the loop's thread's
+
+    def _start(self, job: Job[PreparedT]) -> None:
+        self._inbox.put(job)
+        if not self._is_stepping:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._is_stepping = True
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._model_thread, self._work, loop)
+        future.add_done_callback(self._rest)
+
+    def _rest(self, done: asyncio.Future[None]) -> None:
+        """The batch was empty; but a job may have come in since it was looked at."""
+        done.result()
+        self._is_stepping = False
+        if not self._inbox.empty():
+            self._wake()
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the model's thread: steps until no row is left."""
+        while True:
+            while not self._inbox.empty():
+                self._batch.join(self._inbox.get_nowait())
+            if not self._batch:
+                return
+            deliveries = self._batch.step()
+            self._steps = self._batch.decode_steps
+            if deliveries:
+                loop.call_soon_threadsafe(self._deliver, deliveries)
+
+    def _tokens_per_second(self) -> float | None:
+        return self._batch.tokens_per_second
+
+    def _deliver(self, deliveries: Sequence[Delivery[PreparedT]]) -> None:
+        for job, event in ((each.job, each.event) for each in deliveries):
+            if isinstance(event, TextDelta):
+                job.events.put_nowait(event)
+            else:
+                self._finish(job, event)

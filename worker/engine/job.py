@@ -1,0 +1,92 @@
+"""An accepted request inside an engine, and how it ends. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from controller.protocol.chat import FinishReason, PromptTokensDetails, Usage
+from controller.protocol.errors import DrainingError, InternalError, ParagoneError
+from worker.engine.answer import Answer
+from worker.engine.protocol import Finished, GenerationEvent, GenerationRequest
+from worker.engine.scheduler import Ticket
+from worker.engine.timing import Timing
+
+_log = logging.getLogger(__name__)
+
+
+class Prepared(Protocol):
+    """A prompt that is ready for the model."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, those that stand for images included."""
+        ...
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens that stand for images."""
+        ...
+
+
+PreparedT = TypeVar("PreparedT", bound=Prepared)
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[PreparedT]):
+    """An accepted request. ``aborted`` is read by the model's thread before each step."""
+
+    request: GenerationRequest
+    ticket: Ticket
+    timing: Timing
+    # The request's own, so that its id is on the log lines of the other threads too.
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    events: asyncio.Queue[GenerationEvent | ParagoneError] = field(default_factory=asyncio.Queue)
+    aborted: threading.Event = field(default_factory=threading.Event)
+    prepared: PreparedT | None = None
+
+    @property
+    def prompt(self) -> PreparedT:
+        """The prompt of a job that runs."""
+        if self.prepared is None:
+            raise RuntimeError("a request runs only when it is prepared")
+        return self.prepared
+
+    def max_answer_tokens(self, context_length: int) -> int:
+        """The most tokens that its answer may have: what was asked for, or what fits."""
+        room = context_length - self.prompt.prompt_tokens
+        asked = self.request.sampling.max_tokens
+        return room if asked is None else min(room, asked)
+
+    def finished(self, answer: Answer, now: float) -> Finished:
+        """Its last event; an answer that has not ended by itself was aborted."""
+        prompt = self.prompt
+        usage = Usage(
+            prompt_tokens=prompt.prompt_tokens,
+            completion_tokens=answer.token_count,
+            total_tokens=prompt.prompt_tokens + answer.token_count,
+            prompt_tokens_details=PromptTokensDetails(image_tokens=prompt.image_tokens),
+        )
+        reason = answer.finish_reason or FinishReason.ABORT
+        return Finished(reason, usage, self.timing.metrics(now))
+
+
+def shutting_down() -> DrainingError:
+    """Why a request that had not begun was given up."""
+    return DrainingError(
+        "This worker is shutting down and had not begun this request; send it again",
+        retry_after_seconds=1,
+    )
+
+
+def internal_error(exc: Exception, doing: str, request: GenerationRequest) -> InternalError:
+    """A bug, as a client may see it; its traceback goes to the log."""
+    _log.error("%s failed while %s for %s", request.model, doing, request.request_id, exc_info=exc)
+    return InternalError(
+        f"{type(exc).__name__} while {doing}; the worker's log has the cause under request id "
+        f"{request.request_id}"
+    )

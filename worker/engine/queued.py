@@ -1,0 +1,226 @@
+"""What engines have in common: a bounded line of requests, and one end for each. No torch.
+
+The event loop's thread keeps the line; a thread of its own makes prompts and pixels, so that
+neither the loop nor the model waits for them. What runs on the model's thread is the engine's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
+
+from controller.protocol.errors import ContextLengthError, DeviceLostError, ParagoneError
+from controller.protocol.fleet import ModelCard
+from worker.engine.answer import Answer
+from worker.engine.job import Job, Prepared, PreparedT, internal_error, shutting_down
+from worker.engine.protocol import (
+    Accepted,
+    EngineStats,
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+)
+from worker.engine.scheduler import Phase, Scheduler, Ticket
+from worker.engine.timing import Timing
+
+# The pace that is reported is taken over this many recent answers.
+RECENT_ANSWERS = 16
+
+PreparedT_co = TypeVar("PreparedT_co", bound=Prepared, covariant=True)
+
+
+class ServedModel(Protocol[PreparedT_co]):
+    """What every engine asks of its model."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What it is."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        ...
+
+    @property
+    def end_token_ids(self) -> Set[int]:
+        """Tokens that end an answer."""
+        ...
+
+    def prepare(self, request: GenerationRequest) -> PreparedT_co:
+        """Prompt and pixels. Called on the preparing thread.
+
+        Raises:
+            BadRequestError: the messages cannot be put into this model's prompt.
+        """
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Ids to text, special tokens left out. Called on the model's thread."""
+        ...
+
+    def device_memory_bytes(self) -> int | None:
+        """What it holds of its device's memory; None where that is the process's own. Cheap."""
+        ...
+
+
+class QueuedEngine(ABC, Generic[PreparedT]):
+    """An `Engine` without its model's thread.
+
+    Args:
+        model: what it runs.
+        scheduler: who may wait, and who runs next.
+        on_device_lost: called on the loop's thread when nothing can run any more.
+        clock: monotonic seconds; called from several threads.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel[PreparedT],
+        scheduler: Scheduler,
+        *,
+        on_device_lost: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._served = model
+        self._scheduler = scheduler
+        self._on_device_lost = on_device_lost
+        self._clock = clock
+        self._jobs: dict[Ticket, Job[PreparedT]] = {}
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._preparing_thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._closed = False
+        self._is_lost = False
+        self._steps = 0  # written by the model's thread alone
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_ANSWERS)  # tokens, seconds
+
+    @property
+    def models(self) -> tuple[ModelCard, ...]:
+        """The one model."""
+        return (self._served.card,)
+
+    def stats(self) -> EngineStats:
+        """A snapshot; cheap."""
+        return EngineStats(
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            capacity=self._scheduler.capacity,
+            decode_steps=self._steps,
+            tokens_per_second=self._tokens_per_second(),
+            device_memory_bytes=self._served.device_memory_bytes(),
+        )
+
+    def check_room(self) -> None:
+        """Raises QueueFullError if a request would not be accepted now."""
+        self._scheduler.check_room()
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """See `Engine.generate`."""
+        if self._closed:
+            raise shutting_down()
+        now = self._clock()
+        ticket = self._scheduler.admit(now)
+        arrived = now if request.arrived is None else request.arrived
+        job: Job[PreparedT] = Job(request, ticket, Timing(arrived))
+        self._jobs[ticket] = job
+        try:
+            prepared = await asyncio.get_running_loop().run_in_executor(
+                self._preparing_thread, job.context.run, self._prepare, job
+            )
+            if job.aborted.is_set():
+                raise shutting_down()
+            job.prepared = prepared
+            limit = self._served.context_length
+            self._scheduler.mark_ready(
+                ticket, prepared.prompt_tokens + job.max_answer_tokens(limit)
+            )
+            self._start_waiting()
+            yield Accepted(prepared.prompt_tokens, prepared.image_tokens)
+            while True:
+                event = await job.events.get()
+                if isinstance(event, ParagoneError):
+                    raise event
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            # Whoever runs gives its place up when the model's thread has let go of it.
+            job.aborted.set()
+            if ticket.phase in {Phase.PREPARING, Phase.WAITING}:
+                self._end(job)
+
+    def abort_all(self) -> None:
+        """See `Engine.abort_all`."""
+        for job in tuple(self._jobs.values()):
+            job.aborted.set()
+            if job.ticket.phase is Phase.WAITING:
+                self._scheduler.end(job.ticket, self._clock())
+                del self._jobs[job.ticket]
+                job.events.put_nowait(shutting_down())
+
+    async def aclose(self) -> None:
+        """Aborts what is left, and returns when the threads have ended."""
+        self._closed = True
+        self.abort_all()
+        await asyncio.to_thread(self._model_thread.shutdown)
+        await asyncio.to_thread(self._preparing_thread.shutdown)
+
+    @abstractmethod
+    def _start(self, job: Job[PreparedT]) -> None:
+        """Hands a job to the model's thread, which ends it with `_finish`. It never blocks."""
+
+    def _finish(self, job: Job[PreparedT], outcome: Finished | ParagoneError) -> None:
+        """The one end of a request that ran; on the loop's thread."""
+        self._end(job)
+        job.events.put_nowait(outcome)
+        if isinstance(outcome, Finished):
+            seconds = (outcome.metrics.generation_time_ms or 0.0) / 1000
+            self._recent.append((max(0, job.timing.tokens - 1), seconds))
+        elif isinstance(outcome, DeviceLostError) and not self._is_lost:
+            self._is_lost = True
+            self._on_device_lost(outcome.message)
+
+    def _answer(self, job: Job[PreparedT]) -> Answer:
+        """The beginning of a job's answer."""
+        return Answer(
+            decode=self._served.decode,
+            end_token_ids=self._served.end_token_ids,
+            stop=job.request.sampling.stop,
+            max_tokens=job.max_answer_tokens(self._served.context_length),
+        )
+
+    def _tokens_per_second(self) -> float | None:
+        """The pace of recent answers, all streams together."""
+        tokens = sum(count for count, _ in self._recent)
+        seconds = sum(duration for _, duration in self._recent)
+        return round(tokens / seconds, 2) if seconds > 0 else None
+
+    def _prepare(self, job: Job[PreparedT]) -> PreparedT:
+        try:
+            prepared = self._served.prepare(job.request)
+        except ParagoneError:
+            raise
+        except Exception as exc:
+            raise internal_error(exc, "preparing the prompt", job.request) from exc
+        limit = self._served.context_length
+        if prepared.prompt_tokens >= limit:
+            images = f", {prepared.image_tokens} of them for images," if job.request.images else ""
+            raise ContextLengthError(
+                f"The prompt has {prepared.prompt_tokens} tokens{images} and this model's context "
+                f"holds {limit} with the answer; shorten the conversation or send fewer images",
+                param="messages",
+            )
+        return prepared
+
+    def _start_waiting(self) -> None:
+        while (ticket := self._scheduler.start_next(self._clock())) is not None:
+            self._start(self._jobs[ticket])
+
+    def _end(self, job: Job[PreparedT]) -> None:
+        self._scheduler.end(job.ticket, self._clock())
+        del self._jobs[job.ticket]
+        self._start_waiting()
