@@ -126,12 +126,12 @@ class _Snapshot(Collector):
             "Age of the oldest request in flight",
             labels=["model_name"],
         )
-        arrivals: dict[str, list[float]] = {}
+        arrivals: dict[str, list[float]] = {e.id: [] for e in self._registry.models().data}
         for request in self._in_flight:
             arrivals.setdefault(request.model, []).append(request.arrival)
         for model, times in arrivals.items():
             running.add_metric([model], len(times))
-            oldest.add_metric([model], now - min(times))
+            oldest.add_metric([model], now - min(times, default=now))
         up = GaugeMetricFamily(
             f"{_PREFIX}_worker_up",
             "Whether a worker is in the rotation",

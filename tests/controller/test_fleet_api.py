@@ -153,6 +153,8 @@ async def test_metrics_count_requests_tokens_and_workers(fleet: Fleet) -> None:
     assert samples[prefix + "e2e_request_latency_seconds_count", demo] == 2
     assert samples[prefix + "requests_total", (*demo, ("status", "200"))] == 2
     assert samples[prefix + "requests_total", (("model_name", ""), ("status", "404"))] == 1
+    assert samples[prefix + "num_requests_running", demo] == 0
+    assert samples[prefix + "oldest_request_age_seconds", demo] == 0
     assert any(name == prefix + "worker_up" and value == 1 for (name, _), value in samples.items())
 
 
