@@ -14,6 +14,7 @@ from webui.client import ControllerClient
 from webui.compare import Compare
 from webui.csp import ContentSecurityPolicy
 from webui.gallery import read_gallery
+from webui.heads import Heads
 from webui.page import ASSETS, TITLE, Component, build_page, theme
 from webui.runs import RunRegistry
 from webui.settings import WebSettings
@@ -94,7 +95,7 @@ class WebApp:
                 page,
                 store=MemoryStore(settings.max_conversations),
                 runs=self.runs,
-                watch=self._watch,
+                heads=Heads(page, self._watch),
                 gallery=gallery,
                 examples_folder=settings.examples.resolve(),
                 limits=UploadLimits(

@@ -15,30 +15,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from webui.catalogue import default_columns
 from webui.chat_view import chat_messages
-from webui.conversation import MAX_COLUMNS, MAX_TURNS, Answer, Conversation, Turn
+from webui.conversation import MAX_COLUMNS, Answer, Conversation
 from webui.figures import figures_html
 from webui.gallery import Gallery
-from webui.model_view import banner_html, card_html, choices_of, state_html
+from webui.heads import Heads, Updates
 from webui.page import Component, Page, Tab
+from webui.questions import RefusedError, read_question
 from webui.runs import BusyError, Run, RunRegistry
 from webui.sampler import FIGURE_PACES, TEXT_PACES, Sampler
-from webui.sampling import Sampling
 from webui.store import ConversationStore
 from webui.toolkit import gr
-from webui.uploads import UploadError, UploadLimits, check_images
-from webui.watch import FleetWatch
+from webui.uploads import UploadError, UploadLimits
 
-# From component to its new value or `gr.update`; components that are not named stay as they are.
-Updates = dict[Component, Any]
 Result = Any  # `Updates`, or ``gr.skip()``, which has no type that a checker can see
-
-
-class RefusedError(Exception):
-    """A question cannot be asked as it is; the message says why and what to do."""
 
 
 class Compare:
@@ -48,7 +38,7 @@ class Compare:
         page: the components.
         store: where conversations are kept.
         runs: the questions under way.
-        watch: what is known of the fleet.
+        heads: of the columns; they follow the fleet.
         gallery: the examples.
         examples_folder: where their images lie.
         limits: of uploads.
@@ -60,7 +50,7 @@ class Compare:
         *,
         store: ConversationStore,
         runs: RunRegistry,
-        watch: FleetWatch,
+        heads: Heads,
         gallery: Gallery,
         examples_folder: Path,
         limits: UploadLimits,
@@ -68,7 +58,7 @@ class Compare:
         self._page = page
         self._store = store
         self._runs = runs
-        self._watch = watch
+        self._heads = heads
         self._gallery = gallery
         self._examples_folder = examples_folder
         self._limits = limits
@@ -84,20 +74,14 @@ class Compare:
         }
         texts = [part for column in page.columns for part in (column.chat, column.figures)]
         stops = [column.stop for column in page.columns]
-        heads = [
-            part for column in page.columns for part in (column.box, column.model, column.state)
-        ]
-        heads += [page.banner, page.num_columns]
+        heads = self._heads.outputs()
         identity = [page.conversation_id, page.address]
-        everything = [
-            *identity, page.composer, page.notice, page.examples,
-            *heads, *texts, *stops,
-        ]  # fmt: skip
         answering = [page.composer, *texts, *stops]
+        everything = [*dict.fromkeys([*identity, page.notice, page.examples, *heads, *answering])]
         demo.load(self.open_page, [page.tab], everything, **quick).then(
             self.follow, [page.conversation_id, page.tab], answering, **streaming
         )
-        page.timer.tick(self.refresh, [page.conversation_id, page.tab], [*heads, *texts], **quick)
+        page.timer.tick(self.refresh, [page.conversation_id, page.tab], heads, **quick)
         page.composer.submit(
             self.ask,
             [page.conversation_id, page.tab, page.composer, *page.settings.inputs()],
@@ -109,7 +93,7 @@ class Compare:
         page.num_columns.input(
             self.set_num_columns,
             [page.conversation_id, page.tab, page.num_columns],
-            [*heads, *texts],
+            heads,
             **quick,
         )
         page.picked_example.change(
@@ -119,7 +103,7 @@ class Compare:
             column.model.input(
                 partial(self.set_model, number),
                 [page.conversation_id, page.tab, column.model],
-                [*heads, *texts],
+                heads,
                 # The choices change under the server's copy of the component; the name is
                 # checked by the controller anyway.
                 preprocess=False,
@@ -169,7 +153,7 @@ class Compare:
         conversation = await self._store.get(conversation_id)
         if conversation is None:
             return gr.skip()
-        return self._heads(conversation, tab) or gr.skip()
+        return self._heads.updates(conversation, tab) or gr.skip()
 
     async def set_num_columns(self, conversation_id: str, tab: Tab, num_columns: int) -> Result:
         """Shows so many columns; the others keep their model and answers, out of sight."""
@@ -179,27 +163,22 @@ class Compare:
         conversation.num_columns = min(MAX_COLUMNS, max(1, int(num_columns)))
         conversation.is_arranged = True
         await self._store.put(conversation)
-        return self._heads(conversation, tab) or gr.skip()
+        return self._heads.updates(conversation, tab) or gr.skip()
 
     async def open_list(self, column: int | None, tab: Tab) -> None:
         """Notes which list of models is open: Gradio's breaks if it loses a choice meanwhile."""
         tab.open_list = column
 
-    async def set_model(
-        self, column: int, conversation_id: str, tab: Tab, name: str | None
-    ) -> Result:
+    async def set_model(self, column: int, conversation_id: str, tab: Tab, name: object) -> Result:
         """Gives a column another model, from its next answer on."""
         conversation = await self._store.get(conversation_id)
-        if conversation is None or not name:
+        if conversation is None or not isinstance(name, str) or not name:
             return gr.skip()
         conversation.columns[column] = name
         conversation.is_arranged = True
         await self._store.put(conversation)
-        updates = self._heads(conversation, tab)
-        updates[self._page.columns[column].chat] = gr.update(
-            value=chat_messages(conversation, column),
-            placeholder=card_html(name, self._watch.catalogue),
-        )
+        updates = self._heads.updates(conversation, tab)
+        updates[self._page.columns[column].chat] = self._chat(conversation, column)
         return updates
 
     async def pick_example(self, picked: str) -> Result:
@@ -225,16 +204,22 @@ class Compare:
         conversation = await self._store.get(conversation_id)
         if conversation is None:
             # Forgotten to make room for others; the question itself can still be answered.
-            conversation = self._arranged(Conversation())
+            conversation = Conversation()
+            self._heads.arrange(conversation)
             await self._store.put(conversation)
             updates |= self._identity(conversation, tab)
             updates[page.notice] = _notice(
                 "The earlier turns were no longer kept; a new chat began."
             )
         try:
-            turn = await self._turn(conversation, composed, sampling)
+            turn = await read_question(
+                composed, sampling, conversation, self._limits, problem=self._heads.problem
+            )
+            self._runs.check_free(conversation.id)
         except (RefusedError, BusyError, UploadError) as exc:
             return updates | {page.notice: _notice(str(exc))}
+        for answer in _open_answers(conversation):
+            answer.stop()  # asked by a tab that was closed before its stream began
         conversation.turns.append(turn)
         conversation.is_arranged = True
         await self._store.put(conversation)
@@ -242,12 +227,12 @@ class Compare:
             page.composer: self._composer(is_answering=True, clear=True),
             page.examples: gr.update(open=False),
         }
-        return updates | self._answers(conversation, range(MAX_COLUMNS))
+        return updates | self._answers(conversation)
 
     async def answer(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
         """Streams all columns of the question just asked. Closing it hangs up on every worker."""
         conversation = await self._store.get(conversation_id)
-        if conversation is None or not _awaits_answers(conversation):
+        if conversation is None or not _open_answers(conversation):
             yield gr.skip()
             return
         try:
@@ -301,99 +286,36 @@ class Compare:
         # Nothing runs, whatever this tab believes: it may have missed the end.
         return gr.skip() if conversation is None else self._ended(conversation)
 
-    async def _turn(
-        self, conversation: Conversation, composed: dict[str, Any], sampling: tuple[object, ...]
-    ) -> Turn:
-        self._runs.check_free(conversation.id)
-        text = str(composed.get("text") or "")
-        files = [str(path) for path in composed.get("files") or []]
-        if not text.strip():
-            raise RefusedError(
-                "Add a question to the image." if files else "Type a question first."
-            )
-        if len(conversation.turns) >= MAX_TURNS:
-            raise RefusedError(
-                f"This chat has {MAX_TURNS} turns, the most there may be: press New chat."
-            )
-        models = dict(enumerate(conversation.columns[: conversation.num_columns]))
-        asked = {column: name for column, name in models.items() if name is not None}
-        if not asked:
-            problem = self._watch.catalogue.problem
-            raise RefusedError(problem or "No column has a model: choose one, or start a worker.")
-        checked_sampling = _sampling(sampling)
-        images = await asyncio.to_thread(check_images, files, self._limits)
-        now = time.monotonic()
-        answers = {column: Answer(model=name, asked_at=now) for column, name in asked.items()}
-        return Turn(text=text, images=images, sampling=checked_sampling, answers=answers)
-
     async def _frames(self, run: Run) -> AsyncGenerator[Updates]:
         """Updates of a run until it is over, each column at the pace of its sampler."""
-        text_sampler, figure_sampler = Sampler(TEXT_PACES), Sampler(FIGURE_PACES)
-        turn = run.conversation.turns[-1]
+        texts, figures = Sampler(TEXT_PACES), Sampler(FIGURE_PACES)
+        answers = run.conversation.turns[-1].answers
         while True:
-            now = time.monotonic()
-            samples = run.samples()
+            now, samples = time.monotonic(), run.samples()
             updates: Updates = {}
-            for column in text_sampler.take_due(samples, now=now):
-                updates |= self._answers(run.conversation, [column])
-            for column in figure_sampler.take_due(samples, now=now):
-                figures = self._page.columns[column].figures
-                updates[figures] = figures_html(turn.answers[column])
+            for column in texts.take_due(samples, now=now):
+                updates[self._page.columns[column].chat] = chat_messages(run.conversation, column)
+            for column in figures.take_due(samples, now=now):
+                updates |= self._figures(answers.get(column), column)
             if updates:
                 yield updates
             if run.is_over:
                 return
-            wait = text_sampler.seconds_until_due(run.samples(), now=time.monotonic())
-            if wait is None:
-                await run.wait_for_change()
+            now, samples = time.monotonic(), run.samples()
+            waits = [sampler.seconds_until_due(samples, now=now) for sampler in (texts, figures)]
+            pending = [wait for wait in waits if wait is not None]
+            if pending:
+                await asyncio.sleep(min(pending))
             else:
-                await asyncio.sleep(wait)
-
-    def _arranged(self, conversation: Conversation) -> Conversation:
-        """While nobody has chosen, the columns follow the fleet."""
-        if not conversation.is_arranged:
-            names = default_columns(self._watch.catalogue, conversation.columns, limit=MAX_COLUMNS)
-            conversation.arrange(names)
-        return conversation
-
-    def _heads(self, conversation: Conversation, tab: Tab) -> Updates:
-        """The columns' heads and the page's, as far as they differ from what the tab was told."""
-        page, catalogue = self._page, self._watch.catalogue
-        self._arranged(conversation)
-        views: dict[str, tuple[Component, dict[str, Any]]] = {
-            "banner": (page.banner, {"value": banner_html(catalogue)}),
-            "num_columns": (page.num_columns, {"value": conversation.num_columns}),
-        }
-        for number, column in enumerate(page.columns):
-            name = conversation.columns[number]
-            keep = tab.choices.get(number, []) if tab.open_list == number else []
-            tab.choices[number] = choices_of(catalogue, name, keep=keep)
-            views |= {
-                f"box {number}": (column.box, {"visible": number < conversation.num_columns}),
-                f"model {number}": (
-                    column.model,
-                    {"choices": tab.choices[number], "value": name},
-                ),
-                f"state {number}": (column.state, {"value": state_html(name, catalogue)}),
-                f"card {number}": (column.chat, {"placeholder": card_html(name, catalogue)}),
-            }
-        now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
-        changed = [key for key, fields in now_shown.items() if tab.shown.get(key) != fields]
-        tab.shown = now_shown
-        return {views[key][0]: gr.update(**views[key][1]) for key in changed}
+                await run.wait_for_change()
 
     def _everything(self, conversation: Conversation, tab: Tab) -> Updates:
         page = self._page
         tab.shown = {}
         is_answering = self._runs.get(conversation.id) is not None
-        updates = self._heads(conversation, tab) | self._answers(conversation, range(MAX_COLUMNS))
-        for number, column in enumerate(page.columns):
-            updates[column.chat] = gr.update(
-                value=chat_messages(conversation, number),
-                placeholder=card_html(conversation.columns[number], self._watch.catalogue),
-            )
         return (
-            updates
+            self._heads.updates(conversation, tab)
+            | self._answers(conversation)
             | self._identity(conversation, tab)
             | {
                 page.composer: self._composer(is_answering=is_answering),
@@ -409,21 +331,28 @@ class Compare:
             self._page.address: f'<span data-conversation="{conversation.id}"></span>',
         }
 
-    def _answers(self, conversation: Conversation, columns: range | list[int]) -> Updates:
-        """Text, figures and Stop of these columns."""
-        updates: Updates = {}
+    def _answers(self, conversation: Conversation) -> Updates:
+        """Texts, figures and Stops of all columns."""
         last = conversation.turns[-1].answers if conversation.turns else {}
-        for number in columns:
-            answer = last.get(number)
-            column = self._page.columns[number]
-            updates[column.chat] = chat_messages(conversation, number)
-            updates[column.figures] = figures_html(answer)
-            can_stop = answer is not None and not answer.has_ended
-            updates[column.stop] = gr.update(interactive=can_stop)
+        updates: Updates = {}
+        for number, column in enumerate(self._page.columns):
+            updates[column.chat] = self._chat(conversation, number)
+            updates |= self._figures(last.get(number), number)
         return updates
 
+    def _chat(self, conversation: Conversation, column: int) -> Component:
+        return gr.update(
+            value=chat_messages(conversation, column),
+            placeholder=self._heads.card(conversation.columns[column]),
+        )
+
+    def _figures(self, answer: Answer | None, column: int) -> Updates:
+        can_stop = answer is not None and not answer.has_ended
+        parts = self._page.columns[column]
+        return {parts.figures: figures_html(answer), parts.stop: gr.update(interactive=can_stop)}
+
     def _ended(self, conversation: Conversation) -> Updates:
-        return self._answers(conversation, range(MAX_COLUMNS)) | {
+        return self._answers(conversation) | {
             self._page.composer: self._composer(is_answering=False)
         }
 
@@ -434,22 +363,13 @@ class Compare:
         return gr.update(**buttons)
 
 
-def _awaits_answers(conversation: Conversation) -> bool:
-    """Whether the last turn was asked and not all of it is answered."""
+def _open_answers(conversation: Conversation) -> list[Answer]:
+    """The answers to the last turn that have no end yet."""
     if not conversation.turns:
-        return False
-    return any(not answer.has_ended for answer in conversation.turns[-1].answers.values())
+        return []
+    answers = conversation.turns[-1].answers.values()
+    return [answer for answer in answers if not answer.has_ended]
 
 
 def _notice(text: str) -> str:
     return f'<div class="notice" role="alert">{escape(text)}</div>'
-
-
-def _sampling(values: tuple[object, ...]) -> Sampling:
-    fields = dict(zip(Sampling.model_fields, values, strict=True))
-    try:
-        return Sampling.model_validate(fields)
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        name = str(first["loc"][0]).replace("_", " ")
-        raise RefusedError(f"Settings, {name}: {first['msg']}, not {first['input']!r}.") from exc

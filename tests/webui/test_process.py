@@ -22,7 +22,7 @@ def urls() -> Iterator[tuple[str, str]]:
     """Of the page, and of the pretended controller."""
     with (
         ThreadedServer(FakeController(demo_models()).app()) as controller,
-        web_process(controller.url) as (url, _),
+        web_process(controller.url, "--max-upload-mib", "1") as (url, _),
     ):
         yield url, controller.url
 
@@ -67,15 +67,10 @@ def test_what_strangers_should_not_see_is_not_there(urls: tuple[str, str]) -> No
     assert urls[1] not in _get(urls[0] + "/config").text  # the controller's address stays here
 
 
-def test_a_file_beyond_the_limit_is_refused_while_it_is_uploaded() -> None:
-    with (
-        ThreadedServer(FakeController(demo_models()).app()) as controller,
-        web_process(controller.url, "--max-upload-mib", "1") as (url, _),
-    ):
-        upload = httpx.post(
-            url + "/gradio_api/upload", files={"files": b"x" * (2 * 2**20)}, trust_env=False
-        )
-        assert upload.status_code == 413
+def test_a_file_beyond_the_limit_is_refused_while_it_is_uploaded(urls: tuple[str, str]) -> None:
+    files = {"files": b"x" * (2 * 2**20)}
+    upload = httpx.post(urls[0] + "/gradio_api/upload", files=files, trust_env=False)
+    assert upload.status_code == 413
 
 
 def test_it_ends_soon_after_a_signal_although_a_page_is_open(urls: tuple[str, str]) -> None:

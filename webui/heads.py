@@ -1,0 +1,77 @@
+"""The heads of the columns and of the page: what follows the fleet and not the conversation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webui.catalogue import default_columns
+from webui.conversation import MAX_COLUMNS, Conversation
+from webui.model_view import banner_html, card_html, choices_of, state_html
+from webui.page import Component, Page, Tab
+from webui.toolkit import gr
+from webui.watch import FleetWatch
+
+# From component to its new value or `gr.update`; components that are not named stay as they are.
+Updates = dict[Component, Any]
+
+
+class Heads:
+    """Tells each tab what has changed in the fleet since it was told last.
+
+    Args:
+        page: the components.
+        watch: what is known of the fleet.
+    """
+
+    def __init__(self, page: Page, watch: FleetWatch) -> None:
+        self._page = page
+        self._watch = watch
+
+    @property
+    def problem(self) -> str | None:
+        """Why the controller could not be asked, if it could not."""
+        return self._watch.catalogue.problem
+
+    def outputs(self) -> list[Component]:
+        """The components that `updates` may name."""
+        page = self._page
+        parts = [
+            part
+            for column in page.columns
+            for part in (column.box, column.model, column.state, column.chat)
+        ]
+        return [*parts, page.banner, page.num_columns]
+
+    def card(self, name: str | None) -> str:
+        """What a column without answers shows of its model."""
+        return card_html(name, self._watch.catalogue)
+
+    def arrange(self, conversation: Conversation) -> None:
+        """Gives the columns the fleet's models, as long as nobody has chosen others."""
+        if not conversation.is_arranged:
+            names = default_columns(self._watch.catalogue, conversation.columns, limit=MAX_COLUMNS)
+            conversation.arrange(names)
+
+    def updates(self, conversation: Conversation, tab: Tab) -> Updates:
+        """What differs from what the tab was told; it counts as told then."""
+        page, catalogue = self._page, self._watch.catalogue
+        self.arrange(conversation)
+        views: dict[str, tuple[Component, dict[str, Any]]] = {
+            "banner": (page.banner, {"value": banner_html(catalogue)}),
+            "num_columns": (page.num_columns, {"value": conversation.num_columns}),
+        }
+        for number, column in enumerate(page.columns):
+            name = conversation.columns[number]
+            # Gradio's list breaks if it loses a choice while it is open.
+            keep = tab.choices.get(number, []) if tab.open_list == number else []
+            choices = tab.choices[number] = choices_of(catalogue, name, keep=keep)
+            views |= {
+                f"box {number}": (column.box, {"visible": number < conversation.num_columns}),
+                f"model {number}": (column.model, {"choices": choices, "value": name}),
+                f"state {number}": (column.state, {"value": state_html(name, catalogue)}),
+                f"card {number}": (column.chat, {"placeholder": self.card(name)}),
+            }
+        now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
+        changed = [key for key, fields in now_shown.items() if tab.shown.get(key) != fields]
+        tab.shown = now_shown
+        return {views[key][0]: gr.update(**views[key][1]) for key in changed}
