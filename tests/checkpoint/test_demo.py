@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -95,3 +97,17 @@ def test_all_four_load_and_compute(name, base, quantisation, kind):
     prompt = loaded.prepare([ChatMessage(role="user", content="What can you do?")])
     with torch.inference_mode():
         assert loaded.model(**loaded.inputs(prompt)).logits.isfinite().all()
+
+
+def test_its_facts_are_known_without_loading_torch():
+    code = (
+        "import sys; from worker.checkpoint.facts import describe; "
+        "from worker.checkpoint.spec import LoadSpec; "
+        "card = describe(LoadSpec(sys.argv[1], sys.argv[2])).card; "
+        "print(card.format, card.image_tokens, {'torch', 'transformers'} & set(sys.modules))"
+    )
+    paths = [str(DEMO / "demo-llava-zh-lora"), str(DEMO / "demo-base")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["llava-lora", "64", "set()"]

@@ -96,6 +96,7 @@ def test_the_facts_are_known_without_loading(oracle):
     assert facts.card.context_length == 2048
     assert facts.language_model == "llama"
     assert facts.vision_tower == "clip_vision_model"
+    assert facts.card.image_tokens == 16
     loaded = load(spec.model_path, spec.model_base)
     base = loaded.model.get_base_model()
     adapter = sum(p.numel() for n, p in base.named_parameters() if "lora_" in n)

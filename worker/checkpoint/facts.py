@@ -39,6 +39,7 @@ def facts_of(
         parts[tensor.part] = parts.get(tensor.part, 0) + tensor.header.num_elements
     text_config = plan.config.get("text_config") or plan.config
     vision_config = plan.config.get("vision_config")
+    image = plan.image
     card = ModelCard(
         name=spec.served_name,
         base=plan.base.path.name if plan.base else None,
@@ -47,6 +48,7 @@ def facts_of(
         architecture=plan.architecture,
         format=plan.format,
         context_length=plan.context_length,
+        image_tokens=image.num_tokens(image.tile_size, image.tile_size) if image else None,
         parameters=sum(parts.values()),
         weight_bytes=sum(tensor.header.num_bytes for tensor in tensors.values()),
         revision=plan.folder.revision,

@@ -84,7 +84,7 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         prompting=prompting,
         names_are_final=True,
         image_token_id=config.image_token_index,
-        image_tokens=prompting.num_image_tokens(plan.image.tile_size, plan.image.tile_size),
+        image_tokens=plan.image.num_tokens(plan.image.tile_size, plan.image.tile_size),
         finish=_admit_placeholder,
     )
 

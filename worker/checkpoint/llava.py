@@ -239,8 +239,8 @@ def module_names(name: str) -> tuple[str, ...]:
 
 
 def template_name(config: Mapping[str, Any]) -> str:
-    """The conversation that models of this kind were trained with; see the templates' README."""
-    return {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "chatml_direct"}[
+    """The chat template, by name, that models of this kind were trained with."""
+    return {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "qwen_1_5"}[
         language_model_type(config)
     ]
 

@@ -95,18 +95,6 @@ class LlavaPrompting:
             return [processor.fit(tile) for tile in tiles]
         return [processor.view(image, mode)]
 
-    def num_image_tokens(self, width: int, height: int) -> int:
-        """Tokens of an image of this size in the checkpoint's own mode."""
-        setup = self._setup
-        if not setup.pinpoints:
-            return setup.tokens_per_tile
-        return anyres.num_tokens(
-            (height, width),
-            setup.pinpoints,
-            side=setup.tile_size,
-            patches=setup.tile_size // setup.patch_size,
-        )
-
     def _resolve(self, mode: ImageProcessMode) -> ImageProcessMode:
         if mode is ImageProcessMode.DEFAULT:
             return default_mode(self._setup.aspect_ratio)
@@ -126,7 +114,7 @@ class LlavaPrompting:
             self._processor.reshape(image, resolved) if self._setup.pinpoints else image
             for image in images
         ]
-        counts = [self.num_image_tokens(image.width, image.height) for image in shaped]
+        counts = [self._setup.num_tokens(image.width, image.height) for image in shaped]
         return PreparedPrompt(
             text=text.replace(PLACEHOLDER, IMAGE_MARKER),
             input_ids=tuple(self._ids(text, counts)),

@@ -10,6 +10,7 @@ from typing import Any
 
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.headers import TensorHeader, read_headers
+from worker.vision import anyres
 
 
 class Family(StrEnum):
@@ -104,6 +105,17 @@ class ImageSetup:
     tokens_per_tile: int
     pinpoints: tuple[tuple[int, int], ...] = ()
     wraps_in_start_end: bool = False
+
+    def num_tokens(self, width: int, height: int) -> int:
+        """Tokens of an image of this size in pixels."""
+        if not self.pinpoints:
+            return self.tokens_per_tile
+        return anyres.num_tokens(
+            (height, width),
+            self.pinpoints,
+            side=self.tile_size,
+            patches=self.tile_size // self.patch_size,
+        )
 
 
 @dataclass(frozen=True, slots=True)

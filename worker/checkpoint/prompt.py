@@ -100,7 +100,11 @@ def render(
 
     try:
         text: str = tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+            list(messages),
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+            image_token=PLACEHOLDER,  # for templates that give images an exchange of their own
         )
     except TemplateError as error:
         raise BadRequestError(f"the model's chat template refuses this conversation: {error}",
