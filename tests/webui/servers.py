@@ -78,7 +78,7 @@ def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subproc
     process = subprocess.Popen([*command, "--port", str(port), *flags])
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: _answers(url, process), seconds=60, what="the page's server answers")
+        eventually(lambda: _answers(url, process), seconds=100, what="the page's server answers")
         yield url, process
     finally:
         process.terminate()
