@@ -371,6 +371,16 @@ def test_an_adapter_is_no_base(oracle, copy):
         load(oracle / "vicuna-tiny-text-lora", other)
 
 
+def test_an_adapter_is_not_merged_into_quantised_weights(oracle):
+    with pytest.raises(errors.QuantisationError, match=r"round the adapter to 4bit.*unmerged"):
+        load(oracle / "llava-v1.5-tiny-lora", merge_lora=True, quantisation=Quantisation.NF4)
+
+
+def test_a_checkpoint_that_is_no_adapter_cannot_be_merged(oracle):
+    with pytest.raises(errors.AdapterError, match="is no adapter"):
+        load(oracle / "llava-v1.5-tiny", merge_lora=True)
+
+
 # --- devices and memory
 
 

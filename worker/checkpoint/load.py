@@ -12,9 +12,14 @@ from PIL import Image
 from torch import nn
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
-from controller.protocol.fleet import LoadProgress, ModelCard
+from controller.protocol.fleet import LoadProgress, ModelCard, Quantisation
 from worker.checkpoint.adapter import attach_adapter, check_adapter
-from worker.checkpoint.errors import CheckpointError, IncompleteError
+from worker.checkpoint.errors import (
+    AdapterError,
+    CheckpointError,
+    IncompleteError,
+    QuantisationError,
+)
 from worker.checkpoint.facts import facts_of
 from worker.checkpoint.families import family_of
 from worker.checkpoint.formats import plan_load
@@ -108,6 +113,7 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     """
     on_progress(LoadProgress(phase="reading config"))
     plan = plan_load(spec)
+    _require_mergeable(spec, plan)
     tensors = plan.tensors()
     facts = facts_of(spec, plan, tensors)
     placement = place(spec, tensors)
@@ -150,6 +156,18 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
         image_token_id=family.image_token_id,
         generation_defaults=_defaults(generation),
     )
+
+
+def _require_mergeable(spec: LoadSpec, plan: LoadPlan) -> None:
+    if not spec.merge_lora:
+        return
+    if plan.adapter is None:
+        raise AdapterError(f"--merge-lora: {plan.folder.path} is no adapter, nothing can be merged")
+    if spec.quantisation is not Quantisation.NONE:
+        raise QuantisationError(
+            f"--merge-lora would round the adapter to {spec.quantisation} together with its base, "
+            "which loses what it has learned; leave it unmerged, or load in full precision"
+        )
 
 
 def _build(
