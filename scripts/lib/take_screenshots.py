@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import yaml
@@ -38,7 +38,7 @@ class Shot:
     name: str
     width: int
     height: int
-    colour_scheme: str = "light"
+    colour_scheme: Literal["light", "dark"] = "light"
 
 
 SHOTS = (
