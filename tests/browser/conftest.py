@@ -95,8 +95,8 @@ def web_url(served: tuple[FakeController, str]) -> str:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """One for all tests, so that Gradio's files come from its cache; tabs share nothing else."""
     opened = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
-    opened.set_default_timeout(30_000)
-    expect.set_options(timeout=15_000)  # two busy cores are slow
+    opened.set_default_timeout(60_000)
+    expect.set_options(timeout=30_000)  # two busy cores are slow
     yield opened
     opened.close()
 

@@ -413,6 +413,12 @@ def test_every_control_has_a_name_and_the_page_a_heading(
     eventually(lambda: page.evaluate(nameless) == [], seconds=5, what="no control without a name")
     for image in page.locator("img").all():
         assert image.get_attribute("alt") is not None
+    logs = page.get_by_role("log")
+    labels = [log.get_attribute("aria-label") for log in logs.all()]
+    assert labels == [f"Answers of column {number}" for number in (1, 2, 3, 4)]
+    # Four columns that are read out word by word at once would be noise.
+    assert {log.get_attribute("aria-live") for log in logs.all()} == {"off"}
+    expect(page.get_by_role("status").filter(has_text="done")).to_contain_text("Column")
 
 
 def test_on_a_phone_the_columns_lie_side_by_side_and_the_page_keeps_its_width(

@@ -36,11 +36,30 @@
     find("#composer textarea")?.setAttribute("aria-label", "Question to all columns");
     document.querySelectorAll(".lane").forEach((lane, number) => {
       lane.querySelector("button.stop")?.setAttribute("aria-label", `Stop column ${number + 1}`);
+      lane.querySelector("[role=log]")?.setAttribute("aria-label", `Answers of column ${number + 1}`);
       lane.querySelectorAll(".chat button:not([aria-label])").forEach((button) => {
         if (!button.textContent.trim()) button.setAttribute("aria-label", "Enlarge the image");
       });
     });
   };
+  // A screen reader hears that a column has ended, and not every word of all columns at once.
+  const status = document.createElement("div");
+  status.setAttribute("role", "status");
+  status.className = "sr-only";
+  const states = new Map();
+  const announce = () => {
+    if (!status.isConnected) document.body?.append(status);
+    document.querySelectorAll(".lane").forEach((lane, number) => {
+      lane.querySelector("[role=log]")?.setAttribute("aria-live", "off");
+      const state = lane.querySelector(".figures")?.dataset.state;
+      const before = states.get(number);
+      states.set(number, state);
+      if (["waiting", "streaming"].includes(before) && ["done", "stopped", "failed"].includes(state)) {
+        status.textContent = `Column ${number + 1}, ${lane.querySelector(".model input")?.value}: ${state}`;
+      }
+    });
+  };
+
   // The address names the conversation, so that a reload finds it again.
   const showConversation = () => {
     const id = find("#address [data-conversation]")?.dataset.conversation;
@@ -57,6 +76,7 @@
     requestAnimationFrame(() => {
       isScheduled = false;
       label();
+      announce();
       showConversation();
     });
   }).observe(document.documentElement, { childList: true, subtree: true });
