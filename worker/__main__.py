@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return build_engine(
             settings.load_spec(),
+            engine=settings.engine,
             threads=settings.threads,
             max_running=settings.limit_model_concurrency,
             max_waiting=settings.max_queue,

@@ -86,6 +86,11 @@ class WorkerSettings(ProcessSettings):
     heartbeat_seconds: float = Field(
         default=1.0, gt=0, le=300, description="how often controllers hear from this worker"
     )
+    engine: Literal["batched", "sequential"] = Field(
+        default="batched",
+        description="batched makes answers together; sequential one after another, which is also "
+        "what models get that cannot share a batch",
+    )
     limit_model_concurrency: int = Field(
         default=5, ge=1, description="most requests that run at once; the engine may run fewer"
     )

@@ -46,6 +46,8 @@ class ModelCard(Message):
     parameters: int | None = None
     weight_bytes: int | None = None
     revision: str | None = None
+    engine: str | None = None  # "batched", or "sequential": one answer after another
+    engine_reason: str | None = None  # why it is sequential, where the model leaves no choice
 
 
 class LoadProgress(Message):

@@ -7,23 +7,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import torch
 
 from controller.protocol.fleet import LoadProgress
-from worker.checkpoint.load import load_checkpoint
+from worker.checkpoint.load import LoadedCheckpoint, load_checkpoint
+from worker.checkpoint.memory import free_bytes
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.spec import LoadSpec
+from worker.engine.batchable import why_not_batched
+from worker.engine.batched import BatchedEngine
+from worker.engine.kv_slots import bytes_per_token
 from worker.engine.protocol import Engine
 from worker.engine.sequential import SequentialEngine
+from worker.engine.slot_model import SlotModel, SlotRow
 from worker.engine.transformers_model import TransformersModel
 
 _log = logging.getLogger(__name__)
+
+EngineName = Literal["batched", "sequential"]
+
+# How much of the memory that is free once the model is loaded its rows may come to hold. The rest
+# is for activations, for what grows being there twice, and on a CPU for the other processes.
+KV_SHARE = {"cuda": 0.7, "mps": 0.5, "cpu": 0.4}
 
 
 def build_engine(
     spec: LoadSpec,
     *,
+    engine: EngineName,
     threads: int | None,
     max_running: int,
     max_waiting: int,
@@ -34,6 +48,7 @@ def build_engine(
 
     Args:
         spec: the checkpoint.
+        engine: which engine; a model that cannot share a batch gets the sequential one.
         threads: CPU threads of the model; None leaves it to torch.
         max_running: requests that may run at once, where the engine can do several.
         max_waiting: requests that may wait.
@@ -47,8 +62,51 @@ def build_engine(
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if threads is not None:
         torch.set_num_threads(threads)
-    model = TransformersModel(load_checkpoint(spec, on_progress))
+    checkpoint = load_checkpoint(spec, on_progress)
     on_progress(LoadProgress(phase="warming up", fraction=1.0))
+    reason = why_not_batched(checkpoint)
+    if engine == "batched" and reason is None:
+        return _batched(checkpoint, max_running, max_waiting, on_device_lost)
+    if engine == "batched":
+        _log.warning("%s runs one answer at a time: %s", checkpoint.card.name, reason)
+    return _sequential(checkpoint, reason, max_running, max_waiting, on_device_lost)
+
+
+def _batched(
+    checkpoint: LoadedCheckpoint,
+    max_running: int,
+    max_waiting: int,
+    on_device_lost: Callable[[str], None],
+) -> Engine:
+    free = free_bytes(checkpoint.device)
+    token_bytes = bytes_per_token(checkpoint.model.config, checkpoint.dtype)
+    kv_tokens = max(1, int(free * KV_SHARE[checkpoint.device.type]) // token_bytes)
+    model = SlotModel(_told(checkpoint, "batched", None), kv_tokens=kv_tokens)
+    model.warm_up()
+    _log.info(
+        "up to %d answers are made together (--limit-model-concurrency); their tokens take %d "
+        "bytes each, and up to %d of them fit into the memory that is free now",
+        max_running,
+        token_bytes,
+        kv_tokens,
+    )
+    return BatchedEngine[PreparedPrompt, SlotRow](
+        model,
+        capacity=max_running,
+        max_waiting=max_waiting,
+        kv_tokens=kv_tokens,
+        on_device_lost=on_device_lost,
+    )
+
+
+def _sequential(
+    checkpoint: LoadedCheckpoint,
+    reason: str | None,
+    max_running: int,
+    max_waiting: int,
+    on_device_lost: Callable[[str], None],
+) -> Engine:
+    model = TransformersModel(_told(checkpoint, "sequential", reason))
     model.warm_up()
     if max_running > 1:
         _log.info(
@@ -60,3 +118,9 @@ def build_engine(
     return SequentialEngine[PreparedPrompt](
         model, max_waiting=max_waiting, on_device_lost=on_device_lost
     )
+
+
+def _told(checkpoint: LoadedCheckpoint, engine: EngineName, reason: str | None) -> LoadedCheckpoint:
+    """The checkpoint, with its engine on its card."""
+    card = checkpoint.card.model_copy(update={"engine": engine, "engine_reason": reason})
+    return replace(checkpoint, card=card)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,11 @@ class Sampler:
         """Whether the most likely token is always taken."""
         return self._temperature <= GREEDY_BELOW
 
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether it takes the largest of the logits as they come."""
+        return self.is_greedy and self._penalty == 1
+
     def sample(self, logits: torch.Tensor) -> int:
         """A token id.
 
@@ -88,3 +93,18 @@ class Sampler:
         scores = logits[seen]
         scores = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
         return logits.scatter(0, seen, scores)
+
+
+def sample_rows(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[int]:
+    """One token for each row, the same as each sampler's own `Sampler.sample`.
+
+    Args:
+        samplers: one a row.
+        logits: ``(rows, vocab_size)``, any float dtype, any device.
+    """
+    # All rows at once, so that a device is waited for once.
+    likeliest: list[int] = logits.argmax(dim=-1).tolist()
+    return [
+        token if sampler.takes_likeliest else sampler.sample(row)
+        for sampler, token, row in zip(samplers, likeliest, logits, strict=True)
+    ]

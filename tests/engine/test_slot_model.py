@@ -1,0 +1,248 @@
+"""Answers that share steps are those that each would get alone, on tiny random checkpoints."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import MistralConfig, Qwen2Config, Qwen3Config
+
+from controller.protocol.errors import OutOfMemoryError
+from controller.protocol.fleet import Quantisation
+from tests.engine.test_transformers_model import GREEDY, first_tokens, loaded, request
+from worker.engine.batchable import why_not, why_not_batched
+from worker.engine.kv_slots import bytes_per_token
+from worker.engine.protocol import SamplingParams
+from worker.engine.slot_model import SlotModel
+from worker.engine.transformers_model import TransformersModel
+
+LONGEST = 16
+LLAVA = ("llava-v1.5-tiny", None, Quantisation.NONE)
+NEXT = ("llava-v1.6-tiny", None, Quantisation.NONE)
+TEXT = ("vicuna-tiny", None, Quantisation.NONE)
+LORA = ("llava-v1.5-tiny-lora", "vicuna-tiny", Quantisation.NONE)
+NF4 = ("llava-v1.5-tiny", None, Quantisation.NF4)
+INT8 = ("llava-v1.5-tiny", None, Quantisation.INT8)
+
+ASKED = {
+    "short": request("Hi"),
+    "text": request("Tell me a long story about the sea and those who sail it, in some detail."),
+    "wide": request("What is in this image?", "wide"),
+    "two": request("Compare them.", "tall", "square"),
+}
+
+
+@cache
+def generated(which, name):
+    """transformers' own answer, of which ends are no part."""
+    checkpoint = loaded(*which)
+    inputs = checkpoint.inputs(checkpoint.prepare(ASKED[name].messages, ASKED[name].images))
+    tokens = checkpoint.model.generate(
+        **inputs, do_sample=False, min_new_tokens=LONGEST, max_new_tokens=LONGEST
+    )
+    return tokens[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@cache
+def alone(which, name, sampling=GREEDY):
+    return first_tokens(TransformersModel(loaded(*which)), ASKED[name], LONGEST, sampling)
+
+
+def run(model, arrivals, sampling=GREEDY):
+    """Steps a batch by hand.
+
+    ``arrivals``: the step at which each comes, what it asks, how many tokens it wants, and how much
+    of its prompt is read at once. Returns the tokens of each.
+    """
+    waiting = sorted(enumerate(arrivals), key=lambda each: each[1][0])
+    answers, reading, rows, step = {}, [], {}, 0
+    while waiting or reading or rows:
+        while waiting and waiting[0][1][0] <= step:
+            index, (_, name, wanted, part) = waiting.pop(0)
+            row = model.open(model.prepare(ASKED[name]), sampling)
+            reading.append((index, row, wanted, part))
+        for each in tuple(reading):
+            index, row, wanted, part = each
+            token = model.prefill(row, part)
+            if token is not None:
+                answers[index] = [token]
+                reading.remove(each)
+                rows[index] = (row, wanted)
+        leave(model, rows, answers)
+        if rows:
+            tokens = model.step([row for row, _ in rows.values()])
+            for index, token in zip(rows, tokens, strict=True):
+                answers[index].append(token)
+        leave(model, rows, answers)
+        step += 1
+    assert model.kv_reserved_tokens == 0
+    return [answers[index] for index in range(len(arrivals))]
+
+
+def leave(model, rows, answers):
+    for index in [i for i, (_, wanted) in rows.items() if len(answers[i]) >= wanted]:
+        row, _ = rows.pop(index)
+        model.close(row)
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, 8),
+        st.sampled_from(sorted(ASKED)),
+        st.integers(1, LONGEST),
+        st.sampled_from([7, 64, 4_096]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def until_end(tokens, model):
+    """Tokens up to the end token; transformers was kept from making it."""
+    for index, token in enumerate(tokens):
+        if token in model.end_token_ids:
+            return tokens[:index]
+    return tokens
+
+
+@pytest.mark.parametrize(
+    ("which", "examples"),
+    [(LLAVA, 10), (NEXT, 6), (LORA, 4), (NF4, 4)],
+    ids=["1.5", "1.6", "lora", "nf4"],
+)
+def test_rows_that_join_and_leave_at_any_time_say_what_generate_says(which, examples):
+    model = SlotModel(loaded(*which))
+    assert why_not_batched(loaded(*which)) is None
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(ARRIVALS)
+    def check(arrivals):
+        for (_, name, wanted, _), tokens in zip(arrivals, run(model, arrivals), strict=True):
+            ours = until_end(tokens, model)
+            assert ours == generated(which, name)[:wanted][: len(ours)]
+            assert len(ours) > 0
+
+    check()
+
+
+def test_text_alone_says_what_generate_says():
+    model = SlotModel(loaded(*TEXT))
+    arrivals = [(0, "short", 16, 64), (2, "text", 16, 7), (3, "short", 9, 4_096), (9, "text", 5, 5)]
+    for (_, name, wanted, _), tokens in zip(arrivals, run(model, arrivals), strict=True):
+        ours = until_end(tokens, model)
+        assert ours == generated(TEXT, name)[:wanted][: len(ours)]
+
+
+def test_int8_answers_alone_are_those_of_the_sequential_engine():
+    # With others in the batch they may differ: its outliers are found over all rows together.
+    model = SlotModel(loaded(*INT8))
+    assert run(model, [(0, "wide", 16, 4_096)]) == [alone(INT8, "wide")[:16]]
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ARRIVALS, st.integers(0, 1_000))
+def test_a_seed_gives_the_same_answer_whatever_else_is_in_the_batch(arrivals, seed):
+    sampling = SamplingParams(temperature=1.2, top_p=0.95, seed=seed)
+    model = SlotModel(loaded(*LLAVA))
+    for (_, name, wanted, _), tokens in zip(arrivals, run(model, arrivals, sampling), strict=True):
+        assert tokens == alone(LLAVA, name, sampling)[:wanted]
+
+
+def test_memory_grows_with_what_rows_hold_and_is_given_back():
+    model = SlotModel(loaded(*TEXT))
+    assert model.kv_reserved_tokens == 0
+    first = model.open(model.prepare(ASKED["short"]), GREEDY)
+    model.prefill(first, 4_096)
+    one = model.kv_reserved_tokens
+    assert first.length < one <= first.length + 64
+    second = model.open(model.prepare(ASKED["text"]), GREEDY)
+    model.prefill(second, 4_096)
+    assert model.kv_reserved_tokens > one
+    model.close(first)
+    model.close(second)
+    assert model.kv_reserved_tokens == 0
+
+
+def test_the_cache_bounds_the_context():
+    assert SlotModel(loaded(*TEXT), kv_tokens=100).context_length == 100
+    assert SlotModel(loaded(*TEXT), kv_tokens=10**9).context_length == 2048
+
+
+def test_a_step_that_fails_for_memory_can_be_made_again(monkeypatch):
+    model = SlotModel(loaded(*LLAVA))
+    rows = []
+    for name in ("wide", "short"):
+        row = model.open(model.prepare(ASKED[name]), GREEDY)
+        rows.append((row, [model.prefill(row, 4_096)]))
+    forward, failures = model._forward, [2]
+
+    def failing(**inputs):
+        result = forward(**inputs)
+        if failures.pop(0) if failures else 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return result
+
+    monkeypatch.setattr(model, "_forward", failing)
+    with pytest.raises(OutOfMemoryError):
+        model.step([row for row, _ in rows])
+    for _ in range(8):
+        for (_, tokens), token in zip(rows, model.step([r for r, _ in rows]), strict=True):
+            tokens.append(token)
+    assert rows[0][1] == alone(LLAVA, "wide")[:9]
+    assert rows[1][1] == alone(LLAVA, "short")[:9]
+
+
+def config(kind, **settings):
+    made = kind(attn_implementation="sdpa", **settings)
+    assert made._attn_implementation == "sdpa"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (config(Qwen2Config), None),
+        (config(Qwen3Config), None),
+        (config(MistralConfig, sliding_window=None), None),
+        (config(MistralConfig, sliding_window=4_096), "sliding window"),
+        (MistralConfig(sliding_window=None, attn_implementation="eager"), "eager"),
+        (
+            config(
+                Qwen2Config,
+                rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+            ),
+            "dynamic",
+        ),
+    ],
+)
+def test_a_model_that_cannot_share_a_batch_is_known_by_its_config(made, reason):
+    found = why_not(made)
+    assert found is None if reason is None else reason in found
+
+
+def test_an_unknown_family_is_not_batched():
+    checkpoint = loaded(*LLAVA)
+
+    class Unknown:
+        model_type = "unheard_of"
+
+        def get_text_config(self, decoder):
+            return checkpoint.model.config.get_text_config()
+
+    class Model:
+        config = Unknown()
+
+    assert "unheard_of" in why_not_batched(replace(checkpoint, model=Model()))
+
+
+def test_a_tokens_memory_is_counted_as_it_is_taken():
+    checkpoint = loaded(*TEXT)
+    model = SlotModel(checkpoint)
+    row = model.open(model.prepare(ASKED["short"]), GREEDY)
+    model.prefill(row, 4_096)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in model._kv.layers)
+    counted = bytes_per_token(checkpoint.model.config, checkpoint.dtype)
+    assert held == counted * model.kv_reserved_tokens
+    model.close(row)

@@ -1,0 +1,117 @@
+"""A loaded checkpoint as engines see it: its facts, its prompts, its text, and its errors."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageUrl, TextPart
+from controller.protocol.errors import DeviceLostError, OutOfMemoryError, ParagoneError
+from controller.protocol.fleet import ModelCard
+from worker.checkpoint.prompt import PreparedPrompt
+from worker.engine.protocol import GenerationRequest
+from worker.engine.sampler import SamplingDefaults
+
+if TYPE_CHECKING:
+    from worker.checkpoint.load import LoadedCheckpoint
+
+# Of models whose config names no length; LLaVA's own default.
+DEFAULT_CONTEXT_LENGTH = 2048
+# How torch's CPU allocator says that it could not get memory.
+_CPU_ALLOCATION = re.compile(
+    r"(?:DefaultCPUAllocator|can't allocate memory).*?(\d+) bytes", re.DOTALL
+)
+
+
+class CheckpointModel(ABC):
+    """What models of all engines share. Its subclasses run the forward passes."""
+
+    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+        self._checkpoint = checkpoint
+        self._model: Any = checkpoint.model
+        self.context_length = checkpoint.context_length or DEFAULT_CONTEXT_LENGTH
+        self.end_token_ids = checkpoint.eos_token_ids
+        given = checkpoint.generation_defaults
+        # What the checkpoint leaves open is greedy and unfiltered, as in transformers.
+        self._defaults = SamplingDefaults(
+            temperature=given.temperature or 0.0,
+            top_p=given.top_p or 1.0,
+            top_k=given.top_k or 0,
+            repetition_penalty=given.repetition_penalty or 1.0,
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        """What it is."""
+        return self._checkpoint.card
+
+    def prepare(self, request: GenerationRequest) -> PreparedPrompt:
+        """Prompt and pixels, on the CPU."""
+        return self._checkpoint.prepare(
+            request.messages, request.images, request.image_process_mode
+        )
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Ids to text, special tokens left out."""
+        text: str = self._checkpoint.tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def device_memory_bytes(self) -> int | None:
+        """What torch holds on an accelerator."""
+        if self._checkpoint.device.type != "cuda":
+            return None
+        return torch.cuda.memory_allocated(self._checkpoint.device)
+
+    def warm_up(self) -> None:
+        """Two tokens about a blank picture, or about nothing where the model cannot see.
+
+        The first forward passes on a device load kernels, which no user should wait for; and a
+        model that cannot run at all fails here, before it is called ready.
+        """
+        parts: list[ContentPart] = [TextPart(text="Hello")]
+        images: tuple[Image.Image, ...] = ()
+        if self._checkpoint.prompting.takes_images:
+            parts.append(ImagePart(image_url=ImageUrl(url="data:,")))
+            images = (Image.new("RGB", (64, 64), "white"),)
+        request = GenerationRequest(
+            request_id="warm-up",
+            model=self.card.name,
+            messages=(ChatMessage(role="user", content=parts),),
+            images=images,
+        )
+        self._two_tokens(self.prepare(request))
+
+    @abstractmethod
+    def _two_tokens(self, prepared: PreparedPrompt) -> None:
+        """An answer of two tokens, by the passes that answers are made of."""
+
+    def _translate(self, exc: RuntimeError) -> ParagoneError | None:
+        """An error of torch, of which all are RuntimeErrors, as engines know it; None: a bug."""
+        if isinstance(exc, torch.OutOfMemoryError) or _CPU_ALLOCATION.search(str(exc)):
+            # The traceback would keep cache and activations for as long as the error lives.
+            traceback.clear_frames(exc.__traceback__)
+            return self._out_of_memory(str(exc))
+        if isinstance(exc, torch.AcceleratorError):
+            return DeviceLostError(
+                f"The device failed and takes no more work until a restart: {exc}"
+            )
+        return None
+
+    def _out_of_memory(self, reason: str) -> OutOfMemoryError:
+        free = "an unknown number of"
+        if self._checkpoint.device.type == "cuda":
+            torch.cuda.empty_cache()
+            free = str(torch.cuda.mem_get_info(self._checkpoint.device)[0])
+        first_line = reason.strip().splitlines()[0]
+        return OutOfMemoryError(
+            f"The device has too little memory for this request ({first_line}); {free} bytes are "
+            f"free now. Shorten the conversation, send fewer images, or set max_tokens"
+        )
