@@ -43,7 +43,7 @@ class WebSettings(ProcessSettings):
         default=60.0, gt=0, description="a stream without a sign of life for so long has failed"
     )
     refresh_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="how often the controller is asked for its models"
+        default=0.5, gt=0, le=60, description="how often the controller is asked for its models"
     )
     model_list_mode: Literal["once", "reload"] = Field(
         default="reload",
