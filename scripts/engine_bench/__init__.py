@@ -1,0 +1,1 @@
+"""Measures the worker's engines side by side over HTTP."""
