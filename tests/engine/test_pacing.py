@@ -1,34 +1,43 @@
 """Prompts are read at a pace that running streams can bear."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.pacing import LEAST_TOKENS, MOST_TOKENS, PrefillPacer
+from worker.engine.pacing import LEAST_TOKENS, MOST_TOKENS, SHARE, PrefillPacer
 
-SECONDS = st.floats(1e-6, 10)
+SECONDS = st.floats(0, 10)
+
+
+def settled(cost, step_seconds=0.1):
+    """A pacer on a machine where a part of n tokens takes ``cost(n)`` seconds."""
+    pacer = PrefillPacer()
+    for _ in range(30):
+        pacer.decoded(step_seconds)
+        part = pacer.budget(is_decoding=True)
+        pacer.prefilled(part, cost(part))
+    return pacer
 
 
 def test_nobody_waits_so_as_much_as_possible_is_read():
-    pacer = PrefillPacer()
-    pacer.decoded(0.01)
-    pacer.prefilled(100, 1.0)
-    assert pacer.budget(is_decoding=False) == MOST_TOKENS
+    assert settled(lambda tokens: tokens / 100).budget(is_decoding=False) == MOST_TOKENS
 
 
-def test_a_prompt_takes_as_long_as_a_decode_step():
-    pacer = PrefillPacer()
-    pacer.decoded(0.1)
-    pacer.prefilled(1_000, 1.0)
-    assert pacer.budget(is_decoding=True) == 100
+@pytest.mark.parametrize("overhead", [0.0, 0.1])
+def test_a_part_takes_as_long_as_it_may_whatever_a_forward_pass_costs_at_least(overhead):
+    part = settled(lambda tokens: overhead + tokens / 2_000).budget(is_decoding=True)
+    assert overhead + part / 2_000 == pytest.approx(SHARE * 0.1, rel=0.05)
 
 
-def test_a_slower_machine_reads_less_at_once():
-    pacer = PrefillPacer()
-    pacer.decoded(0.1)
-    pacer.prefilled(1_000, 1.0)
-    for _ in range(20):
-        pacer.prefilled(1_000, 2.0)
-    assert 49 <= pacer.budget(is_decoding=True) <= 51
+def test_a_slow_machine_still_reads_parts_that_are_worth_a_pass():
+    assert settled(lambda tokens: tokens / 10).budget(is_decoding=True) == LEAST_TOKENS
+
+
+def test_the_short_end_of_a_prompt_does_not_shrink_the_next_ones_parts():
+    pacer = settled(lambda tokens: tokens / 2_000)
+    before = pacer.budget(is_decoding=True)
+    pacer.prefilled(3, 0.0015)
+    assert pacer.budget(is_decoding=True) == before
 
 
 @given(st.lists(st.tuples(st.integers(1, 5_000), SECONDS, SECONDS), max_size=20), st.booleans())
