@@ -1,1 +1,1 @@
-"""The recipe for the demo checkpoints: a small drawn world, questions about it, and LLaVA's order."""
+"""How the demo checkpoints are made: a drawn world, questions about it, and LLaVA's order."""

@@ -1,4 +1,4 @@
-"""Draws a scene as a picture, with the variation a real drawing has: size, tilt, hue, noise, JPEG."""
+"""Draws a scene as a picture, with the variation of real ones: size, tilt, hue, noise, JPEG."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def draw_placed(
 
 
 def draw_clean(scene: Scene, placements: tuple[Placement, ...], side: int) -> Image.Image:
-    """A smooth square drawing in the exact colours: what a person would put on a page as an example."""
+    """A smooth square drawing in the exact colours, as a page wants its examples."""
     big = side * 4
     picture = Image.new("RGB", (big, big), _GROUND[scene.ground])
     canvas = ImageDraw.Draw(picture)

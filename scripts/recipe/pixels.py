@@ -1,7 +1,7 @@
-"""From a picture to what the tower sees: padded to a square by CLIP's mean colour, 112 pixels a side.
+"""From a picture to what the tower sees: padded to a square, 112 pixels a side.
 
-The same steps as LLaVA's `image_aspect_ratio: pad` followed by `CLIPImageProcessor`, kept as bytes so
-that many pictures fit in memory; a test holds the two equal.
+The same steps as LLaVA's `image_aspect_ratio: pad` (bars in CLIP's mean colour) followed by
+`CLIPImageProcessor`, kept as bytes so that many pictures fit in memory; a test holds them equal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pad_to_square(picture: Image.Image) -> Image.Image:
 def to_bytes(picture: Image.Image) -> np.ndarray:
     """uint8, (112, 112, 3)."""
     square = pad_to_square(picture)
-    return np.asarray(square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
+    return np.array(square.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
 
 
 def to_pixel_values(pictures: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The demo world: one to four coloured shapes on a coloured ground, each in its own cell of a 3x3 grid.
+"""The demo world: one to four coloured shapes on a ground, each in its own cell of a 3x3 grid.
 
 A `Scene` is what the picture says (and what the answers are made from); a `Placement` is where and
 how big a shape is drawn. This module draws nothing and knows no language but the English names.
@@ -33,10 +33,12 @@ class Thing:
 
     @property
     def row(self) -> int:
+        """0 is the top."""
         return self.cell // GRID
 
     @property
     def column(self) -> int:
+        """0 is the left."""
         return self.cell % GRID
 
 
@@ -48,7 +50,7 @@ class Scene:
     things: tuple[Thing, ...]
 
     def description(self) -> str:
-        """The scene as one canonical line: equal scenes have equal lines, however they are drawn."""
+        """The scene as one canonical line, the same however the scene is drawn."""
         return "|".join([self.ground, *(f"{t.cell}:{t.colour} {t.shape}" for t in self.things)])
 
     @property
@@ -60,7 +62,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Placement:
-    """How one thing is drawn. `x` and `y` are fractions of width and height, `radius` of the shorter side."""
+    """How one thing is drawn: `x`, `y` of width and height, `radius` of the shorter side."""
 
     x: float
     y: float
@@ -87,7 +89,7 @@ def draw_any_scene(rng: random.Random) -> Scene:
 
 
 def draw_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """A scene from the asked half of the split: training scenes and evaluation scenes never meet."""
+    """A scene from the asked side of the split: training and exam scenes never meet."""
     while True:
         scene = draw_any_scene(rng)
         if scene.is_held_out is held_out:
