@@ -41,7 +41,7 @@ LORA_TARGETS: Final = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How long each stage learns. The defaults made the shipped weights."""
+    """How long each stage learns; docs/demo-checkpoints.md says how the shipped weights differ."""
 
     tower_rounds: int = 2
     tower_steps: int = 2000  # a round
