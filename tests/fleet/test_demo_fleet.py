@@ -163,7 +163,7 @@ def test_a_stream_of_the_openai_client_has_its_parts_in_order(
     assert usage.completion_tokens > 3
     details = usage.prompt_tokens_details
     assert details is not None
-    assert (details.model_extra or {})["image_tokens"] == 64
+    assert details.image_tokens == 64
 
 
 def test_an_unknown_model_is_404_and_a_bad_image_400_in_openais_shape(
