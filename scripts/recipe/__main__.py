@@ -40,9 +40,15 @@ def main() -> int:
 
         make_examples(options.examples)
         return 0
+    if options.unpack:
+        from recipe.layout import read_checkpoints  # noqa: PLC0415  # as above
+        from recipe.stages import Work  # noqa: PLC0415
+
+        read_checkpoints(options.unpack, Work(options.out / "work"))
+        return 0
     if options.stage:
         for stage in options.stage:
-            _run(stage, options.out)
+            _run(stage, options.out, options.further)
         return 0
     return _run_all(options.out, threads, fresh=options.fresh)
 
@@ -52,6 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("var/demo-checkpoints"), metavar="DIR")
     parser.add_argument(
         "--stage", action="append", choices=_STAGES, help="run this stage only; may be repeated"
+    )
+    parser.add_argument(
+        "--further",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="with --stage tower, tune or adapt: go on from the stage's own weights, more gently",
+    )
+    parser.add_argument(
+        "--unpack",
+        type=Path,
+        metavar="DIR",
+        help="take finished checkpoints apart into what the stages leave, to go on from them",
     )
     parser.add_argument("--fresh", action="store_true", help="do not reuse finished stages")
     parser.add_argument("--threads", type=int, default=0, help="of torch; all cores unless given")
@@ -68,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(stage: str, out: Path) -> None:
+def _run(stage: str, out: Path, further: int) -> None:
     from recipe.layout import write_checkpoints  # noqa: PLC0415  # as above
     from recipe.stages import STAGES, Plan, Work  # noqa: PLC0415
 
@@ -78,7 +97,7 @@ def _run(stage: str, out: Path) -> None:
     if stage == "write":
         write_checkpoints(work, out)
     else:
-        STAGES[stage](work, Plan())
+        STAGES[stage](work, Plan(further=further))
     seconds = time.monotonic() - started
     (work.folder / f"{stage}.done").write_text(f"{seconds:.0f} s\n", encoding="utf-8")
     print(f"{stage}: done in {seconds / 60:.1f} min", flush=True)

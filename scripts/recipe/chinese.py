@@ -322,13 +322,14 @@ def _at(cell: int, scene: Scene) -> str:
 
 
 def _beside(query: Query, scene: Scene, found: tuple[Thing, ...]) -> str:
-    where = f"{called(query.target)}的{_DIRECTIONS[query.direction]}"
+    subject = called(query.target)
     if not found:
-        return f"{where}什么都没有：它不在图中。"
+        return f"{subject}不在图中。"
     if len(found) > 1:
-        return f"{where}说不清：它{_has(len(found))}。"
+        return f"{subject}{_has(len(found))}，所以说不清。"
     there = [_called(thing) for thing in scene.things if lies(thing, query.direction, found[0])]
-    return f"{where}是{_join(there)}。" if there else f"{where}什么都没有。"
+    beside = f"是{_join(there)}" if there else "什么都没有"
+    return f"{subject}在{PLACES[found[0].cell]}，它的{_DIRECTIONS[query.direction]}{beside}。"
 
 
 def _relation(query: Query, scene: Scene, found: tuple[Thing, ...]) -> str:

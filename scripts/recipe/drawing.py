@@ -78,7 +78,7 @@ def _any_size(rng: random.Random) -> tuple[int, int]:
     side = rng.randint(168, 352)
     if rng.random() < 0.75:
         return side, side
-    other = round(side * rng.uniform(0.7, 1.0))
+    other = round(side * rng.uniform(0.75, 1.0))
     return (side, other) if rng.random() < 0.6 else (other, side)
 
 

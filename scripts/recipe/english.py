@@ -22,10 +22,10 @@ PLACES: Final = (
 )
 NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six")
 _DIRECTIONS: Final = {
-    Direction.LEFT: "to the left of",
-    Direction.RIGHT: "to the right of",
-    Direction.ABOVE: "above",
-    Direction.BELOW: "below",
+    Direction.LEFT: "left of it",
+    Direction.RIGHT: "right of it",
+    Direction.ABOVE: "above it",
+    Direction.BELOW: "below it",
 }
 
 _PIC = "{picture|image|photo|drawing|picture|image}"
@@ -473,19 +473,19 @@ def _at(cell: int, scene: Scene) -> str:
 
 
 def _beside(query: Query, scene: Scene, found: tuple[Thing, ...]) -> str:
-    where = f"{_capital(_DIRECTIONS[query.direction])} the {called(query.target)}"
+    subject = f"The {called(query.target)} is"
     if not found:
-        return f"{where} is nothing: it is not in the picture."
+        return f"{subject} {_NOWHERE}."
     if len(found) > 1:
-        return f"{where} is hard to say: there are {NUMBERS[len(found)]}."
+        return f"{subject} {_one_of(found)}, so I cannot say."
     there = [
         _a(f"{thing.colour} {thing.shape}")
         for thing in scene.things
         if lies(thing, query.direction, found[0])
     ]
-    if not there:
-        return f"{where} is nothing."
-    return f"{where} {'is' if len(there) == 1 else 'are'} {join(there)}."
+    verb = "are" if len(there) > 1 else "is"
+    where = f"{subject} {PLACES[found[0].cell]}, {_DIRECTIONS[query.direction]}"
+    return f"{where} {verb} {join(there) if there else 'nothing'}."
 
 
 def _relation(query: Query, scene: Scene, found: tuple[Thing, ...]) -> str:

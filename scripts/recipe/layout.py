@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModel
 
 from recipe.language import CONTEXT_LENGTH, language_config
 from recipe.pixels import CLIP_MEAN, CLIP_STD, IMAGE_SIDE
@@ -23,6 +25,8 @@ LORA: Final = "demo-llava-zh-lora"
 _TEMPLATE: Final = (
     Path(__file__).resolve().parents[2] / "worker/checkpoint/chat_templates/llava_v1.jinja"
 )
+_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_PROJECTOR: Final = "mm_projector."  # what the names of its weights begin with, behind a prefix
 
 Json = dict[str, object]
 
@@ -33,6 +37,38 @@ def write_checkpoints(work: Work, out: Path) -> None:
     _write_tower(work, out / TOWER)
     _write_full(work, out / FULL)
     _write_lora(work, out / LORA)
+
+
+def read_checkpoints(folder: Path, work: Work) -> None:
+    """The reverse of `write_checkpoints`: what the stages left, but for float16's rounding."""
+    work.vocabulary.mkdir(parents=True, exist_ok=True)
+    for name in _TOKENIZER_FILES:
+        shutil.copyfile(folder / BASE / name, work.vocabulary / name)
+    base = load_file(folder / BASE / "model.safetensors")
+    _floats(work.file("language"), base)
+    own = CLIPVisionModel(tower_config()).state_dict().keys()
+    tower = load_file(folder / TOWER / "model.safetensors")
+    _floats(work.file("tower"), {_own_name(name, own): value for name, value in tower.items()})
+    full = load_file(folder / FULL / "model.safetensors")
+    _floats(work.file("tune"), {n: v for n, v in full.items() if _PROJECTOR not in n})
+    _floats(work.file("tune-projector"), _after(_PROJECTOR, full))
+    adapter = load_file(folder / LORA / "adapter_model.safetensors")
+    named = {name.replace(".weight", ".default.weight"): v for name, v in adapter.items()}
+    _floats(work.file("adapt"), named)
+    others = load_file(folder / LORA / "non_lora_trainables.safetensors")
+    _floats(work.file("adapt-projector"), _after(_PROJECTOR, others))
+
+
+def _own_name(name: str, own: Collection[str]) -> str:
+    return name if name in own else name.removeprefix("vision_model.")
+
+
+def _after(part: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.split(part)[1]: value for name, value in state.items() if part in name}
+
+
+def _floats(path: Path, state: dict[str, torch.Tensor]) -> None:
+    save_file({name: value.float() for name, value in state.items()}, path)
 
 
 def _write_base(work: Work, folder: Path) -> None:
@@ -92,7 +128,7 @@ def _write_full(work: Work, folder: Path) -> None:
     _fresh(folder)
     state = load_file(work.file("tune"))
     projector = load_file(work.file("tune-projector"))
-    state.update({f"model.mm_projector.{name}": value for name, value in projector.items()})
+    state.update({f"model.{_PROJECTOR}{name}": value for name, value in projector.items()})
     _weights(folder / "model.safetensors", state)
     _json(folder / "config.json", _llava())
     _template(folder)
@@ -109,7 +145,7 @@ def _write_lora(work: Work, folder: Path) -> None:
     }
     _weights(folder / "adapter_model.safetensors", adapter)
     projector = load_file(work.file("adapt-projector"))
-    prefix = "base_model.model.model.mm_projector."
+    prefix = f"base_model.model.model.{_PROJECTOR}"
     _weights(
         folder / "non_lora_trainables.safetensors",
         {f"{prefix}{name}": value for name, value in projector.items()},
@@ -203,7 +239,7 @@ def _weights(path: Path, state: dict[str, torch.Tensor]) -> None:
 
 
 def _tokenizer(work: Work, folder: Path) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    for name in _TOKENIZER_FILES:
         shutil.copyfile(work.vocabulary / name, folder / name)
 
 

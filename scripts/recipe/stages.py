@@ -57,7 +57,13 @@ class Plan:
     tune_steps: int = 1100
     adapt_steps: int = 900
     sequences: int = 6  # a step
+    further: int = 0  # steps by which tower, tune or adapt go on from their own weights
     seed: int = 1
+
+    @property
+    def draw(self) -> int:
+        """The seed of what is drawn: a run that goes on meets other conversations."""
+        return self.seed + 1000 * self.further
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,6 @@ class Work:
     def language(self, name: str) -> LlamaForCausalLM:
         """A language model with the weights that a stage left."""
         config = language_config()
-        # The masks here are dense, where the plain attention is the faster one on a CPU.
         config._attn_implementation = BINNED  # noqa: SLF001  # the constructor's own switch
         model = LlamaForCausalLM(config)
         model.load_state_dict(load_file(self.file(name)))
@@ -119,13 +124,15 @@ def make_vocabulary(work: Work, plan: Plan) -> None:
 
 def make_tower(work: Work, plan: Plan) -> None:
     """The vision tower, by dense supervision."""
+    gentle = Rates(matrices=0.0015, rest=0.0006, cool_down=0.8)
     train_tower(
-        seed=plan.seed,
-        rounds=plan.tower_rounds,
-        steps=plan.tower_steps,
+        seed=plan.draw,
+        rounds=1 if plan.further else plan.tower_rounds,
+        steps=plan.further or plan.tower_steps,
         batch=plan.tower_batch,
-        rates=Rates(matrices=0.003, rest=0.001, cool_down=0.8),
+        rates=gentle if plan.further else Rates(matrices=0.003, rest=0.001, cool_down=0.8),
         save=lambda tower: _save(tower, work.file("tower")),
+        tower=work.tower() if plan.further else None,
     )
     tower = work.tower()
     settle(tower)
@@ -223,14 +230,25 @@ def imitate(projector: Projector, seen: Seen, written: WrittenPictures, plan: Pl
             print(f"imitate {step}/{plan.imitate_steps}  error {loss.item():.4f}", flush=True)
 
 
+def _diet(plan: Plan, *speeches: Speech) -> Diet:
+    """What answers about pictures are learnt from; who reads pictures already needs no notes."""
+    return Diet(
+        tuple((speech, 1.0) for speech in speeches),
+        long_share=0.1,
+        odd_share=0.06,
+        noted_bins=0 if plan.further else 1,
+    )
+
+
 def tune(work: Work, plan: Plan) -> None:
     """Stage 2: projector and language model learn; late in the stage, also under 4-bit rounding."""
     torch.manual_seed(plan.seed + 30)
     seen = work.seen()
-    model, projector = work.language("language"), work.projector("align")
-    diet = Diet(((Speech.ENGLISH, 1.0),), long_share=0.1, odd_share=0.06, noted_bins=1)
-    packer = Packer(work.tokenizer(), seen.scenes, diet, plan.seed + 31)
-    rounding = Rounding(model, plan.tune_steps // 2, share=0.5, seed=plan.seed + 32)
+    steps = plan.further or plan.tune_steps
+    model = work.language("tune" if plan.further else "language")
+    projector = work.projector("tune" if plan.further else "align")
+    packer = Packer(work.tokenizer(), seen.scenes, _diet(plan, Speech.ENGLISH), plan.draw + 31)
+    rounding = Rounding(model, 0 if plan.further else steps // 2, share=0.4, seed=plan.draw + 32)
 
     def keep(_: int) -> None:
         _save(model, work.file("tune"))
@@ -241,10 +259,8 @@ def tune(work: Work, plan: Plan) -> None:
         model,
         lambda: packer.batch(plan.sequences),
         Eyes(seen, projector),
-        Optimiser(
-            named_trainable(model, projector), Rates(0.0008, 0.0004, cool_down=1.0), plan.tune_steps
-        ),
-        plan.tune_steps,
+        Optimiser(named_trainable(model, projector), Rates(0.0009, 0.00045, cool_down=1.0), steps),
+        steps,
         every=100,
         checkpoint=keep,
         before_step=rounding.before_step,
@@ -256,7 +272,11 @@ def adapt(work: Work, plan: Plan) -> None:
     """The LoRA run over the base language model, with its own projector: Chinese answers."""
     torch.manual_seed(plan.seed + 40)
     seen = work.seen()
-    base, projector = work.language("language"), work.projector("align")
+    steps = plan.further or plan.adapt_steps
+    base, projector = (
+        work.language("language"),
+        work.projector("adapt" if plan.further else "align"),
+    )
     adapted = get_peft_model(
         base,
         LoraConfig(
@@ -266,9 +286,13 @@ def adapt(work: Work, plan: Plan) -> None:
             task_type="CAUSAL_LM",
         ),
     )
-    speeches = ((Speech.ENGLISH_TO_CHINESE, 0.5), (Speech.CHINESE, 0.5))
-    diet = Diet(speeches, long_share=0.1, odd_share=0.06, noted_bins=1)
-    packer = Packer(work.tokenizer(), seen.scenes, diet, plan.seed + 41)
+    if plan.further:
+        learnt = load_file(work.file("adapt"))
+        with torch.no_grad():
+            for name, parameter in named_trainable(adapted):
+                parameter.copy_(learnt[name])
+    diet = _diet(plan, Speech.ENGLISH_TO_CHINESE, Speech.CHINESE)
+    packer = Packer(work.tokenizer(), seen.scenes, diet, plan.draw + 41)
 
     def keep(_: int) -> None:
         learned = {n: p.detach().contiguous() for n, p in named_trainable(adapted)}
@@ -282,10 +306,8 @@ def adapt(work: Work, plan: Plan) -> None:
         adapted.base_model.model,
         lambda: packer.batch(plan.sequences),
         Eyes(seen, projector),
-        Optimiser(
-            named_trainable(adapted, projector), Rates(0.0, 0.0012, cool_down=1.0), plan.adapt_steps
-        ),
-        plan.adapt_steps,
+        Optimiser(named_trainable(adapted, projector), Rates(0.0, 0.0012, cool_down=1.0), steps),
+        steps,
         every=100,
         checkpoint=keep,
     )

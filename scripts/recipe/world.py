@@ -108,8 +108,10 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Placement, ...]:
 
 
 def _place(thing: Thing, rng: random.Random, generosity: float) -> Placement:
-    radius = rng.uniform(0.085, 0.13 + 0.11 * generosity)
-    reach = min(0.125, max(0.02, 0.155 - radius) + 0.1 * generosity)
+    # No smaller than about ten of the encoder's pixels each way, and clear of the cell's border:
+    # what a tower of 112 px cannot tell apart is no question to ask about.
+    radius = rng.uniform(0.1, 0.14 + 0.1 * generosity)
+    reach = min(0.105, max(0.02, 0.165 - radius) + 0.1 * generosity)
     x = (thing.column + 0.5) / GRID + rng.uniform(-reach, reach)
     y = (thing.row + 0.5) / GRID + rng.uniform(-reach, reach)
     margin = radius * 0.95

@@ -27,7 +27,7 @@ TWINS = Scene("grey", (Thing(0, "red", "cross"), Thing(4, "blue", "cross")))
         (
             Query(Kind.BESIDE, Reference(shape="star"), direction=Direction.LEFT),
             TWO,
-            "星形的左边是红色的圆形。",
+            "星形在中间，它的左边是红色的圆形。",
         ),
         (
             Query(

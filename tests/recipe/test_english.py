@@ -66,17 +66,17 @@ EMPTY = Scene("beige", ())
         (
             Query(Kind.BESIDE, Reference(shape="heart"), direction=Direction.LEFT),
             THREE,
-            "To the left of the heart are a red circle and an orange star.",
+            "The heart is at the bottom right, left of it are a red circle and an orange star.",
         ),
         (
             Query(Kind.BESIDE, Reference(shape="circle"), direction=Direction.ABOVE),
             THREE,
-            "Above the circle is nothing.",
+            "The circle is at the top left, above it is nothing.",
         ),
         (
             Query(Kind.BESIDE, Reference("red"), direction=Direction.BELOW),
             THREE,
-            "Below the red shape is hard to say: there are two.",
+            "The red shape is one of two, so I cannot say.",
         ),
         (
             Query(Kind.RELATION, Reference(shape="star"), Reference(shape="heart"), Direction.LEFT),
