@@ -8,8 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from controller.chassis.settings import ProcessSettings
-from controller.protocol.fleet import Quantisation
-from worker.checkpoint.spec import LoadSpec
+from worker.loading_settings import LoadingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -28,40 +27,11 @@ def _http_address(address: str) -> str:
 Address = Annotated[str, AfterValidator(_http_address)]
 
 
-class WorkerSettings(ProcessSettings):
+class WorkerSettings(ProcessSettings, LoadingSettings):
     """The worker: loads one checkpoint and answers requests for it."""
 
     port: int = Field(
         default=21002, ge=0, le=65535, description="port to listen on; 0 picks a free one"
-    )
-    model_path: str = Field(
-        min_length=1, description="checkpoint: a folder, or owner/name on the Hugging Face hub"
-    )
-    model_base: str | None = Field(
-        default=None, description="base language model of a LoRA or a projector-only checkpoint"
-    )
-    model_name: str | None = Field(
-        default=None, description="name to serve it under; without it, the folder's"
-    )
-    load_8bit: bool = Field(default=False, description="hold the language model in 8 bits")
-    load_4bit: bool = Field(default=False, description="hold the language model in 4 bits (nf4)")
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="auto, cpu, cuda, cuda:N or mps",
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="of weights that are not quantised"
-    )
-    chat_template: str | None = Field(
-        default=None, description="a template of ours by name, or a Jinja file"
-    )
-    merge_lora: bool = Field(
-        default=False, description="add an adapter into its base's weights instead of beside them"
-    )
-    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
-    trust_remote_code: bool = Field(
-        default=False, description="run code that comes with a checkpoint"
     )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; without it, torch decides"
@@ -121,38 +91,11 @@ class WorkerSettings(ProcessSettings):
 
     @model_validator(mode="after")
     def _can_be_carried_out(self) -> Self:
-        if self.load_8bit and self.load_4bit:
-            raise ValueError(
-                "--load-8bit and --load-4bit exclude each other: a model is held one way; start a "
-                "second worker for the other"
-            )
         if not self.controller_address and not self.no_register:
             raise ValueError(
                 "--controller-address names no controller; say --no-register to serve without one"
             )
         return self
-
-    @property
-    def quantisation(self) -> Quantisation:
-        """How the language model is to be held."""
-        if self.load_8bit:
-            return Quantisation.INT8
-        return Quantisation.NF4 if self.load_4bit else Quantisation.NONE
-
-    def load_spec(self) -> LoadSpec:
-        """What is to be loaded."""
-        return LoadSpec(
-            model_path=self.model_path,
-            model_base=self.model_base,
-            model_name=self.model_name,
-            quantisation=self.quantisation,
-            device=self.device,
-            dtype=self.dtype,
-            chat_template=self.chat_template,
-            merge_lora=self.merge_lora,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-        )
 
     def explain_inherited_flags(self) -> None:
         """Says in the log what LLaVA's flags that were given come to here."""

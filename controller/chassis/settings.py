@@ -27,23 +27,14 @@ class SettingsError(Exception):
     """A wrong setting; the message names the key, the value, and where it came from."""
 
 
-class ProcessSettings(BaseModel):
-    """What every process can be told. Subclasses add their own fields and an ``env_prefix``.
+class FlagSettings(BaseModel):
+    """Settings that are read from flags, the environment and a file. Subclasses add fields.
 
     A field's extra ``flags`` (``json_schema_extra={"flags": ["--worker"]}``) are further spellings
-    of its flag.
+    of its flag; with the extra ``positional`` it is given without one, and shown by that name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="the least severe lines that are logged"
-    )
-    log_format: LogFormat = Field(
-        default="auto", description="auto is pretty on a terminal, JSON lines elsewhere"
-    )
 
     @classmethod
     def parse(
@@ -90,6 +81,19 @@ class ProcessSettings(BaseModel):
         return settings
 
 
+class ProcessSettings(FlagSettings):
+    """What every process that serves can be told."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least severe lines that are logged"
+    )
+    log_format: LogFormat = Field(
+        default="auto", description="auto is pretty on a terminal, JSON lines elsewhere"
+    )
+
+
 def _from_file(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -104,7 +108,7 @@ def _from_file(path: str | None) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 
-def _build_parser(model: type[ProcessSettings], program: str) -> argparse.ArgumentParser:
+def _build_parser(model: type[FlagSettings], program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description=(model.__doc__ or "").strip().splitlines()[0],
@@ -132,7 +136,10 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> N
         text = f"{text} (default: {shown})".strip()
     text = text.replace("%", "%%")
     kind = _strip_optional(field.annotation)
-    if kind is bool:
+    if "positional" in extra:
+        # Optional for argparse, as file and environment may have it too.
+        parser.add_argument(name, nargs="?", metavar=str(extra["positional"]), help=text)
+    elif kind is bool:
         if name.startswith("no_"):  # "--no-register" is a name of its own, not a negation
             parser.add_argument(*spellings, dest=name, action="store_true", help=text)
         else:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from controller.chassis.settings import ProcessSettings
 from controller.fleet import spec
 from controller.settings import ENV_PREFIX as CONTROLLER_PREFIX
 from controller.settings import ControllerSettings
@@ -59,8 +60,9 @@ def table(model: type[BaseModel], prefix: str | None) -> str:
     head = ["Key"] if prefix is None else ["Flag", "Environment"]
     rows = [[*head, "Default", "Meaning"]]
     rows.append(["---"] * len(rows[0]))
-    # What is its own first, then what it shares with others.
-    own = [name for name in model.model_fields if name in model.__annotations__]
+    # What is its own first, then what it shares with other processes.
+    shared = set(ProcessSettings.model_fields) - set(model.__annotations__)
+    own = [name for name in model.model_fields if name not in shared]
     for name in dict.fromkeys([*own, *model.model_fields]):
         field = model.model_fields[name]
         if prefix is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from controller.protocol.fleet import Quantisation
 from worker.checkpoint.errors import QuantisationError
@@ -21,6 +23,9 @@ _KEPT = [
     "model.vision_model",
     "model.connector",
 ]
+
+BLOCK = 64  # weights that share a scale; bitsandbytes' default
+_PACKED_ROWS = 32
 
 
 def quiet_bitsandbytes() -> None:
@@ -66,10 +71,60 @@ def quantisation_config(spec: LoadSpec, dtype: torch.dtype) -> Any:  # noqa: ANN
             llm_int8_threshold=spec.int8_threshold,
             llm_int8_skip_modules=_KEPT,
         )
+    four_bit = spec.four_bit
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=spec.double_quantisation,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type=four_bit.quant_type,
+        bnb_4bit_use_double_quant=four_bit.double_quantisation,
+        bnb_4bit_compute_dtype=(
+            dtype if four_bit.compute_dtype == "auto" else four_bit.compute_dtype
+        ),
+        bnb_4bit_quant_storage=four_bit.storage,
         llm_int8_skip_modules=_KEPT,
     )
+
+
+def require_widths(bones: nn.Module, spec: LoadSpec, device: torch.device) -> None:
+    """Checks that bitsandbytes' kernels take every layer that is to be held in 4 bits.
+
+    On a CPU a block of 64 weights must not reach into the next row: its unpacking gives wrong
+    numbers then, or fails at the first question. The kernels for AVX512-BF16 also take outputs by
+    32. (bitsandbytes 0.50, ``functional._convert_weight_packed_for_cpu``.)
+
+    Args:
+        bones: the model's skeleton.
+        spec: what was asked for.
+        device: where its layers go.
+
+    Raises:
+        QuantisationError: a layer has another width.
+    """
+    if spec.quantisation is not Quantisation.NF4 or device.type != "cpu":
+        return
+    for name, layer in linear_layers(bones):
+        sides = [("inputs", layer.in_features, BLOCK)]
+        if _packs_by_32():
+            sides.append(("outputs", layer.out_features, _PACKED_ROWS))
+        for side, width, multiple in sides:
+            if width % multiple:
+                raise QuantisationError(
+                    f"--load-4bit cannot hold {name} on a CPU: it has {width} {side}, and "
+                    f"bitsandbytes takes multiples of {multiple} there. Use --load-8bit, load in "
+                    "full precision, or use a GPU"
+                )
+
+
+def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers that quantisation covers, with their names in the whole model."""
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and not is_kept(name):
+            yield name, module
+
+
+def _packs_by_32() -> bool:
+    quiet_bitsandbytes()
+    try:
+        from bitsandbytes.functional import has_avx512bf16  # noqa: PLC0415 - only where needed
+    except ImportError:  # said by `quantisation_config`
+        return False
+    return bool(has_avx512bf16())

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from controller.protocol.fleet import Quantisation
 
 _NUMBERED = re.compile(r"checkpoint-\d+")
+
+QuantType = Literal["nf4", "fp4"]
+ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
+StorageDtype = Literal["uint8", "float32", "bfloat16", "float16"]
+AttentionName = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+
+@dataclass(frozen=True, slots=True)
+class FourBit:
+    """How 4-bit weights are packed and computed with; bitsandbytes' ``bnb_4bit_*``.
+
+    Attributes:
+        quant_type: the 16 values that a weight may have.
+        double_quantisation: whether the scales of the blocks are quantised too.
+        compute_dtype: that weights are unpacked to; "auto" is the dtype of the others.
+        storage: that packed weights lie in; the bytes are the same.
+    """
+
+    quant_type: QuantType = "nf4"
+    double_quantisation: bool = True
+    compute_dtype: ComputeDtype = "auto"
+    storage: StorageDtype = "uint8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +50,12 @@ class LoadSpec:
         merge_lora: add the adapter into the base's weights instead of keeping it apart.
         revision: branch, tag or commit, where the hub is asked.
         attn_implementation: transformers' attention, e.g. "sdpa"; None lets transformers choose.
-        int8_threshold: outlier threshold of 8-bit loading.
-        double_quantisation: whether 4-bit loading quantises its scales too.
+        int8_threshold: inputs beyond it are multiplied in full precision (LLM.int8()); 0: none.
+        four_bit: the details of 4-bit loading.
+        device_map: how the model is laid out over devices: one of `budgets.STRATEGIES`, a device,
+            or modules and their devices; None: all on ``device``.
+        max_memory: bytes that the weights may take on each device, for a strategy.
+        num_gpus: the first so many GPUs, for a strategy; None: all that are visible.
         trust_remote_code: whether code that came with a checkpoint may run.
     """
 
@@ -40,9 +68,12 @@ class LoadSpec:
     chat_template: str | None = None
     merge_lora: bool = False
     revision: str | None = None
-    attn_implementation: str | None = None
+    attn_implementation: AttentionName | None = None
     int8_threshold: float = 6.0
-    double_quantisation: bool = True
+    four_bit: FourBit = FourBit()
+    device_map: str | Mapping[str, str] | None = None
+    max_memory: Mapping[str, int] | None = None
+    num_gpus: int | None = None
     trust_remote_code: bool = False
 
     @property
