@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,28 +75,19 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
     """
     quiet_bitsandbytes()
     # Imported on use: PEFT takes a second, and most checkpoints have no adapter.
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict  # noqa: PLC0415
+    from peft import get_peft_model, set_peft_model_state_dict  # noqa: PLC0415
 
-    folder = source.folder
-    file = _file(folder)
     modules = {module for module, _ in model.named_modules()}
-    tensors: dict[str, torch.Tensor] = {}
-    targets: set[str] = set()
-    for key, tensor in load_tensors(file).items():
-        target = _target(key, source, modules)
-        targets.add(target.module)
-        tensors[f"base_model.model.{target.module}.{target.kind}{target.rest}"] = tensor
-    config = PeftConfig.from_pretrained(str(folder.path))
-    # The tensors say which modules are adapted. The config's list of suffixes (such as "q_proj")
-    # would also catch the vision tower's layers.
-    config.target_modules = sorted(targets)
-    config.inference_mode = True
+    by_module = read_adapter(source, modules)
+    tensors = {
+        f"base_model.model.{module}.{kind}": tensor
+        for module, kinds in by_module.items()
+        for kind, tensor in kinds.items()
+    }
+    config = adapter_config(source, modules, targets=by_module)
     # PEFT warns where this differs from the model's name; which base it is was settled by the plan.
     config.base_model_name_or_path = model.name_or_path
-    for key in ("rank_pattern", "alpha_pattern"):
-        patterns = getattr(config, key) or {}
-        named = {_named(module, source, modules): value for module, value in patterns.items()}
-        setattr(config, key, named)
+    file = _file(source.folder)
     with warnings.catch_warnings():
         # PEFT asks the model by a name that transformers has deprecated; nothing of ours.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
@@ -110,6 +101,43 @@ def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # n
         raise AdapterError(f"{file} has tensors without a place: {some(result.unexpected_keys)}")
     wrapped.eval()
     return wrapped
+
+
+def read_adapter(
+    source: AdapterSource, modules: Container[str]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """An adapter's tensors by the module that they adapt, as the model calls it, and their kind.
+
+    Args:
+        source: the adapter.
+        modules: names of the model's modules.
+
+    Raises:
+        AdapterError: it holds something else than a LoRA.
+    """
+    by_module: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_tensors(_file(source.folder)).items():
+        target = _target(key, source, modules)
+        by_module.setdefault(target.module, {})[f"{target.kind}{target.rest}"] = tensor
+    return by_module
+
+
+def adapter_config(
+    source: AdapterSource, modules: Container[str], *, targets: Collection[str]
+) -> Any:  # noqa: ANN401 - PEFT is untyped
+    """PEFT's config of an adapter, for the model's own module names."""
+    from peft import PeftConfig  # noqa: PLC0415 - it takes a second
+
+    config = PeftConfig.from_pretrained(str(source.folder.path))
+    # The tensors say which modules are adapted. The config's list of suffixes (such as "q_proj")
+    # would also catch the vision tower's layers.
+    config.target_modules = sorted(targets)
+    config.inference_mode = True
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = getattr(config, key) or {}
+        named = {_named(module, source, modules): value for module, value in patterns.items()}
+        setattr(config, key, named)
+    return config
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@
     ├── AdapterError        the adapter does not fit its base
     ├── TemplateError       no such chat template, or one that does not parse
     ├── QuantisationError   the device or the package does not serve it
-    └── MemoryShortageError it will not fit: needed and free
+    ├── MemoryShortageError it will not fit: needed and free
+    └── OutputError         what a tool is to write is in the way of something, or has no room
 """
 
 from __future__ import annotations
@@ -70,3 +71,7 @@ class QuantisationError(CheckpointError):
 
 class MemoryShortageError(CheckpointError):
     """The device has too little memory for the checkpoint."""
+
+
+class OutputError(CheckpointError):
+    """A tool's output cannot be written where it was asked for."""

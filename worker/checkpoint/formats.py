@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from worker.checkpoint import llava
+from worker.checkpoint import delta, llava
 from worker.checkpoint.errors import (
     ArchitectureError,
     BaseModelError,
@@ -79,13 +79,36 @@ def _original(folder: CheckpointFolder) -> bool:
 
 def _plan_llava(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
     if spec.model_base is not None:
+        base = _open_base(folder, spec, "the delta was made over")
+        if delta.is_delta_over(folder, base, _own_names(folder.config)):
+            return _plan_llava_delta(folder, spec)
         raise BaseModelError(
-            f"{folder.path} is a whole checkpoint, with a language model of its own; it takes no "
-            "--model-base"
+            f"{folder.path} is a whole checkpoint, with a language model of its own and no delta; "
+            "it takes no --model-base"
         )
     tower = _tower(folder)
     own = WeightSource(folder.weight_files(), _own_names(folder.config))
     return _llava_plan("llava", folder, tower, sources=(own,), tokenizer_folder=folder)
+
+
+def _is_llava_delta(folder: CheckpointFolder) -> bool:
+    whole = _original(folder) and not llava.needs_base(folder)
+    return whole and delta.says_delta(folder, _own_names(folder.config))
+
+
+def _plan_llava_delta(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    if spec.model_base is None:
+        raise BaseModelError(
+            f"{folder.path} holds delta weights: what a model differs by from its base. Give the "
+            "language model that it was made over as --model-base. (It is told by its numbers; "
+            f'where it is a model all the same, put "{delta.MARKER}": false into its config.json)'
+        )
+    base = _open_base(folder, spec, "the delta was made over")
+    tower = _tower(folder, base)
+    _require_same_shape(folder, base, may_grow=True)
+    own = WeightSource(folder.weight_files(), _own_names(folder.config), delta_base=base)
+    plan = _llava_plan("llava-delta", folder, tower, sources=(own,), tokenizer_folder=folder)
+    return replace(plan, base=base)
 
 
 def _plan_llava_projector(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
@@ -177,11 +200,14 @@ _SHAPES = (
 )
 
 
-def _require_same_shape(folder: CheckpointFolder, base: CheckpointFolder) -> None:
+def _require_same_shape(
+    folder: CheckpointFolder, base: CheckpointFolder, *, may_grow: bool = False
+) -> None:
     differing = [
         f"{key} {base.config[key]} instead of {folder.config[key]}"
         for key in _SHAPES
         if key in folder.config and key in base.config and base.config[key] != folder.config[key]
+        if not (may_grow and key == "vocab_size" and base.config[key] < folder.config[key])
     ]
     if differing:
         raise BaseModelError(
@@ -359,6 +385,12 @@ FORMATS: tuple[Format, ...] = (
             and folder.first(*_PROJECTOR_FILES) is not None
         ),
         _plan_llava_projector,
+    ),
+    Format(
+        "llava-delta",
+        "weights next to zero and a config.json with mm_*",
+        _is_llava_delta,
+        _plan_llava_delta,
     ),
     Format(
         "llava",

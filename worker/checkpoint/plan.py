@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from worker.checkpoint import delta
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.headers import TensorHeader, read_headers
 from worker.vision import anyres
@@ -52,19 +53,50 @@ class WeightSource:
     """Files that hold some of the model's tensors.
 
     ``rename`` turns a name in the files into the model's parameter name, or None for a tensor that
-    this model has no use for.
+    this model has no use for. Where there is a ``delta_base``, the files hold delta weights: that
+    folder's tensors are added to them.
     """
 
     files: tuple[Path, ...]
     rename: Callable[[str], str | None]
+    delta_base: CheckpointFolder | None = None
+
+    def planned(self) -> dict[str, PlannedTensor]:
+        """The tensors of the files by parameter name.
+
+        Raises:
+            BaseModelError: the files hold a delta over another base.
+        """
+        headers = self._headers(self.files)
+        bases: dict[str, TensorHeader] = {}
+        if self.delta_base is not None:
+            base_headers = self._headers(self.delta_base.weight_files())
+            bases = delta.pair(headers, base_headers, home=self.delta_base.path)
+        return {
+            name: PlannedTensor(header, part_of(name), bases.get(name))
+            for name, header in headers.items()
+        }
+
+    def _headers(self, files: tuple[Path, ...]) -> dict[str, TensorHeader]:
+        found = {}
+        for file in files:
+            for header in read_headers(file):
+                name = self.rename(header.name)
+                if name is not None:
+                    found[name] = header
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """A tensor on disk and the part of the model that it belongs to."""
+    """A tensor on disk and the part of the model that it belongs to.
+
+    ``base`` is what is to be added to it, where it is a delta.
+    """
 
     header: TensorHeader
     part: Part
+    base: TensorHeader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +175,5 @@ class LoadPlan:
         """Every tensor of the model by its parameter name; a later source wins over an earlier."""
         planned: dict[str, PlannedTensor] = {}
         for source in self.sources:
-            for file in source.files:
-                for header in read_headers(file):
-                    name = source.rename(header.name)
-                    if name is not None:
-                        planned[name] = PlannedTensor(header, part_of(name))
+            planned |= source.planned()
         return planned

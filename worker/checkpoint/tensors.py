@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from worker.checkpoint import delta
 from worker.checkpoint.errors import IncompleteError
 from worker.checkpoint.headers import TensorHeader, read_headers
 from worker.checkpoint.pickles import load_pickle
@@ -68,14 +69,17 @@ class TensorStore:
         Raises:
             IncompleteError: the file has changed since its header was read.
         """
-        header = planned.header
-        if header.offset is None:
-            tensor = self._from_whole_file(header)
-        else:
-            tensor = read_tensor(header, header.offset)
+        tensor = self._read(planned.header)
+        if planned.base is not None:
+            tensor = delta.combine(tensor, self._read(planned.base), sign=1)
         with self._lock:
-            self._on_read(planned.part, header.num_bytes)
+            self._on_read(planned.part, planned.header.num_bytes)
         return tensor
+
+    def _read(self, header: TensorHeader) -> torch.Tensor:
+        if header.offset is None:
+            return self._from_whole_file(header)
+        return read_tensor(header, header.offset)
 
     def _from_whole_file(self, header: TensorHeader) -> torch.Tensor:
         with self._lock:
