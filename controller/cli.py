@@ -18,11 +18,21 @@ from typing import Final, NoReturn
 _DEFAULT_CONTROLLER: Final = "http://127.0.0.1:21001"
 _CONTROLLER_VARIABLE: Final = "PARAGONE_CONTROLLER_URL"
 
+# Programs that turn checkpoints into others: modules of worker.tools, by what they do.
+_TOOLS: Final = {
+    "convert": "write an original LLaVA checkpoint as a Hugging Face checkpoint",
+    "merge-lora": "write an adapter and its base as one whole checkpoint",
+    "extract-projector": "write the projector of an original LLaVA checkpoint alone",
+    "apply-delta": "put a base and delta weights together",
+    "make-delta": "write what a checkpoint differs by from its base",
+}
+
 # Our processes: the package that runs, the extra that it needs, and a package by which to tell.
 _PROCESSES: Final = {
     "controller": ("controller", None, "fastapi"),
     "worker": ("worker", "worker", "torch"),
     "web": ("webui", "webui", "gradio"),
+    **{tool: (f"worker.tools.{tool.replace('-', '_')}", "worker", "torch") for tool in _TOOLS},
 }
 
 
@@ -90,7 +100,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
     for name, (package, _extra, _needs) in _PROCESSES.items():
         # Listed for --help alone: `main` has dealt with them.
-        commands.add_parser(name, add_help=False, help=f"python -m {package}, with its flags")
+        about = _TOOLS.get(name, f"python -m {package}, with its flags")
+        commands.add_parser(name, add_help=False, help=about)
     return parser
 
 
