@@ -1,7 +1,7 @@
 """OpenAI chat completions: request, chunks, whole answer, and our extensions to them.
 
 Source of the format: OpenAI's API reference, "Chat" (request, chat.completion and
-chat.completion.chunk). Extensions: ``image_process_mode`` and ``top_k`` in the request,
+chat.completion.chunk). Extensions: ``image_process_mode``, ``chat_template`` and ``top_k`` in the request,
 ``metrics`` (vLLM's block) and ``usage.prompt_tokens_details.image_tokens`` in the answer.
 """
 
@@ -86,6 +86,7 @@ class ChatCompletionRequest(Message):
     stop: str | list[str] | None = None
     n: int = Field(default=1, ge=1)
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
+    chat_template: str | None = Field(default=None, max_length=64)  # a name of the worker's own
     user: str | None = None
 
     @property

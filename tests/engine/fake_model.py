@@ -20,6 +20,8 @@ class FakePrompt:
     text: str
     prompt_tokens: int
     image_tokens: int
+    stop_strings: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
 
 
 def echo(prompt: FakePrompt) -> str:

@@ -27,7 +27,7 @@ from worker.checkpoint.plan import Family, LoadPlan
 from worker.checkpoint.projector import model_class
 from worker.checkpoint.prompt import IMAGE_MARKER, Prompting
 from worker.checkpoint.spec import LoadSpec
-from worker.checkpoint.templates import read_template
+from worker.checkpoint.templates import ChatTemplate, parse_template, read_template
 from worker.checkpoint.text_prompt import TextPrompting
 from worker.checkpoint.tokens import load_tokenizer
 
@@ -112,7 +112,7 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     )
     tokenizer = load_tokenizer(folder, config, num_embeddings=config.get_text_config().vocab_size)
     template = _template(plan, spec, tokenizer.tokenizer)
-    if template is None and tokenizer.tokenizer.chat_template is None:
+    if template is None:
         raise TemplateError(
             f"{plan.folder.path} has no chat template, and none is known for "
             f"{plan.architecture}; choose one with --chat-template"
@@ -129,16 +129,18 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     path = plan.tokenizer_folder.path
     config = AutoConfig.from_pretrained(path, trust_remote_code=spec.trust_remote_code)
     processor = _processor(path, spec)
-    template = read_template(spec.chat_template) if spec.chat_template else None
-    if (template or processor.chat_template or processor.tokenizer.chat_template) is None:
-        raise TemplateError(
-            f"{path} has no chat template; choose one with --chat-template, or add the "
-            "chat_template.jinja of its family"
-        )
+    if spec.chat_template is not None:
+        template = read_template(spec.chat_template)
+    else:
+        own = _own_template(processor.chat_template or processor.tokenizer.chat_template, path)
+        if own is None:
+            raise TemplateError(
+                f"{path} has no chat template; choose one with --chat-template, or add the "
+                "chat_template.jinja of its family"
+            )
+        template = own
     image_token_id = _image_token_id(config, processor)
-    prompting = NativePrompting(
-        processor, template or processor.chat_template, image_token_id=image_token_id
-    )
+    prompting = NativePrompting(processor, template, image_token_id=image_token_id)
     square = Image.new("RGB", (_SQUARE, _SQUARE))
     return ModelFamily(
         model_class=AutoModelForImageTextToText._model_mapping[type(config)],  # noqa: SLF001
@@ -175,18 +177,24 @@ def _image_token_id(config: Any, processor: Any) -> int:  # noqa: ANN401
     return int(processor.tokenizer.convert_tokens_to_ids(processor.image_token))
 
 
-def _template(plan: LoadPlan, spec: LoadSpec, tokenizer: Any) -> str | None:  # noqa: ANN401
-    """The template's source: what was asked for, the checkpoint's own, then the family's."""
+def _template(plan: LoadPlan, spec: LoadSpec, tokenizer: Any) -> ChatTemplate | None:  # noqa: ANN401
+    """What was asked for, else the checkpoint's own, else the family's, else the base's."""
     if spec.chat_template is not None:
         return read_template(spec.chat_template)
     # A base's template is the base's: a projector or an adapter may have been trained with another.
     own = plan.folder.first("chat_template.jinja")
     if own is not None:
-        return own.read_text(encoding="utf-8")
-    if plan.tokenizer_folder == plan.folder and isinstance(tokenizer.chat_template, str):
-        source: str = tokenizer.chat_template
-        return source
-    return read_template(plan.template) if plan.template else None
+        return parse_template(own.read_text(encoding="utf-8"), origin=str(own))
+    of_tokenizer = _own_template(tokenizer.chat_template, plan.tokenizer_folder.path)
+    if plan.tokenizer_folder == plan.folder and of_tokenizer is not None:
+        return of_tokenizer
+    return read_template(plan.template) if plan.template else of_tokenizer
+
+
+def _own_template(template: object, path: Path) -> ChatTemplate | None:
+    """A tokenizer's or processor's own template; of several, the default one."""
+    source = template.get("default") if isinstance(template, dict) else template
+    return parse_template(source, origin=str(path)) if isinstance(source, str) else None
 
 
 _BUILDERS: dict[Family, Callable[[LoadPlan, LoadSpec], ModelFamily]] = {

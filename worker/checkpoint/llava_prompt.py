@@ -9,20 +9,15 @@ import torch
 from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
-from controller.protocol.errors import BadRequestError, UnsupportedError
+from controller.protocol.errors import UnsupportedError
+from worker.checkpoint.conversation import mark_images, render_conversation, stop_token_ids
 from worker.checkpoint.plan import ImageSetup
-from worker.checkpoint.prompt import (
-    IMAGE_MARKER,
-    PLACEHOLDER,
-    PreparedPrompt,
-    flatten,
-    plain,
-    render,
-    require_images_match,
-)
+from worker.checkpoint.prompt import IMAGE_MARKER, PLACEHOLDER, PreparedPrompt
+from worker.checkpoint.templates import ChatTemplate
 from worker.checkpoint.tokens import LoadedTokenizer
 from worker.vision import anyres
 from worker.vision.clip import ClipProcessor, default_mode
+from worker.vision.tiles import ImageView
 
 _IMAGE_START, _IMAGE_END = "<im_start>", "<im_end>"
 
@@ -32,15 +27,15 @@ class LlavaPrompting:
 
     Args:
         tokenizer: of the language model.
-        template: Jinja source; its messages have text alone.
-        image_token_id: the model's placeholder, which is no text's token.
-        setup: how images reach the encoder; None for a model that cannot see.
+        template: its messages have text alone.
+        image_token_id: the model's placeholder, which lies after the vocabulary.
+        setup: how images reach the encoder.
     """
 
     def __init__(
         self,
         tokenizer: LoadedTokenizer,
-        template: str,
+        template: ChatTemplate,
         *,
         image_token_id: int,
         setup: ImageSetup,
@@ -61,11 +56,12 @@ class LlavaPrompting:
         messages: Sequence[ChatMessage],
         images: Sequence[Image.Image],
         mode: ImageProcessMode = ImageProcessMode.DEFAULT,
+        template: ChatTemplate | None = None,
     ) -> PreparedPrompt:
         """See `Prompting.prepare`."""
-        require_images_match(messages, images)
-        text = render(self._tokenizer.tokenizer, self._template, flatten(messages))
-        return self._assemble(text, images, mode)
+        template = template or self._template
+        text = render_conversation(self._tokenizer.tokenizer, template, messages, images)
+        return self._assemble(text, images, mode, template)
 
     def prepare_text(
         self,
@@ -74,24 +70,34 @@ class LlavaPrompting:
         mode: ImageProcessMode = ImageProcessMode.DEFAULT,
     ) -> PreparedPrompt:
         """See `Prompting.prepare_text`."""
-        text = plain(prompt)
-        if images:
-            text = text.replace(IMAGE_MARKER, PLACEHOLDER)
-            if text.count(PLACEHOLDER) != len(images):
-                raise BadRequestError(
-                    f"the prompt has {text.count(PLACEHOLDER)} {IMAGE_MARKER} markers and "
-                    f"{len(images)} images came with it",
-                    param="prompt",
-                )
-        return self._assemble(text, images, mode)
+        return self._assemble(mark_images(prompt, images), images, mode, None)
 
-    def views(self, image: Image.Image, mode: ImageProcessMode) -> list[Image.Image]:
+    def views(self, image: Image.Image, mode: ImageProcessMode) -> ImageView:
         """See `Prompting.views`."""
+        processor, setup = self._processor, self._setup
+        tiles = tuple(
+            processor.picture(processor.pixels(square)) for square in self._squares(image, mode)
+        )
+        shaped = self._shaped(image, mode)
+        tokens = setup.num_tokens(shaped.width, shaped.height)
+        if not setup.pinpoints:
+            return ImageView(tiles, tokens, grid=(1, 1))
+        height, width = anyres.best_grid((shaped.height, shaped.width), setup.pinpoints)
+        grid = (height // setup.tile_size, width // setup.tile_size)
+        return ImageView(tiles, tokens, grid, overview_index=0)
+
+    def _shaped(self, image: Image.Image, mode: ImageProcessMode) -> Image.Image:
+        """An image before it is cut: tiles cover all of it, so that the mode shapes it first."""
+        if not self._setup.pinpoints:
+            return image
+        return self._processor.reshape(image, self._resolve(mode))
+
+    def _squares(self, image: Image.Image, mode: ImageProcessMode) -> list[Image.Image]:
+        """The encoder's inputs, before they become numbers."""
         processor, setup = self._processor, self._setup
         mode = self._resolve(mode)
         if setup.pinpoints:
-            shaped = processor.reshape(image, mode)
-            tiles = anyres.views(shaped, setup.pinpoints, setup.tile_size)
+            tiles = anyres.views(self._shaped(image, mode), setup.pinpoints, setup.tile_size)
             return [processor.fit(tile) for tile in tiles]
         return [processor.view(image, mode)]
 
@@ -106,20 +112,26 @@ class LlavaPrompting:
         return mode
 
     def _assemble(
-        self, text: str, images: Sequence[Image.Image], mode: ImageProcessMode
+        self,
+        text: str,
+        images: Sequence[Image.Image],
+        mode: ImageProcessMode,
+        template: ChatTemplate | None,
     ) -> PreparedPrompt:
-        resolved = self._resolve(mode)
-        # Tiles cover the whole image, so for anyres models the mode only decides its shape.
-        shaped = [
-            self._processor.reshape(image, resolved) if self._setup.pinpoints else image
-            for image in images
-        ]
+        shaped = [self._shaped(image, mode) for image in images]
         counts = [self._setup.num_tokens(image.width, image.height) for image in shaped]
+        stops: frozenset[int] = frozenset()
+        if template is not None:
+            stops = stop_token_ids(
+                self._tokenizer.tokenizer, template, num_embeddings=self._image_token_id
+            )
         return PreparedPrompt(
             text=text.replace(PLACEHOLDER, IMAGE_MARKER),
             input_ids=tuple(self._ids(text, counts)),
             image_tokens=sum(counts),
             model_inputs=self._pixels(images, shaped, mode) if images else {},
+            stop_strings=template.stop_strings if template else (),
+            stop_token_ids=stops,
         )
 
     def _ids(self, text: str, counts: Sequence[int]) -> list[int]:
@@ -136,7 +148,7 @@ class LlavaPrompting:
         self, images: Sequence[Image.Image], shaped: Sequence[Image.Image], mode: ImageProcessMode
     ) -> dict[str, torch.Tensor]:
         stacks = [
-            np.stack([self._processor.pixels(view) for view in self.views(image, mode)])
+            np.stack([self._processor.pixels(square) for square in self._squares(image, mode)])
             for image in images
         ]
         if not self._setup.pinpoints:

@@ -30,6 +30,7 @@ from worker.checkpoint.preflight import require_tensors, skeleton, some
 from worker.checkpoint.prompt import PreparedPrompt, Prompting
 from worker.checkpoint.quantise import quantisation_config
 from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.templates import ChatTemplate
 from worker.checkpoint.tensors import TensorStore
 
 ADAPTER_NAME = "default"
@@ -47,6 +48,7 @@ class GenerationDefaults:
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     repetition_penalty: float | None = None
 
 
@@ -85,9 +87,10 @@ class LoadedCheckpoint:
         messages: Sequence[ChatMessage],
         images: Sequence[Image.Image] = (),
         image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT,
+        template: ChatTemplate | None = None,
     ) -> PreparedPrompt:
         """The prompt of a conversation; see `Prompting.prepare`. Its tensors are on the CPU."""
-        return self.prompting.prepare(messages, images, image_process_mode)
+        return self.prompting.prepare(messages, images, image_process_mode, template)
 
     def inputs(self, prompt: PreparedPrompt) -> dict[str, torch.Tensor]:
         """A prompt's forward arguments on the model's device, floats in its dtype.
@@ -275,5 +278,6 @@ def _defaults(generation: Mapping[str, Any]) -> GenerationDefaults:
         temperature=generation.get("temperature", 1.0),
         top_p=generation.get("top_p"),
         top_k=generation.get("top_k"),
+        min_p=generation.get("min_p"),
         repetition_penalty=penalty,
     )

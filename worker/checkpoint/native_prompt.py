@@ -10,15 +10,28 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode, TextPart
-from controller.protocol.errors import BadImageError, BadRequestError, UnsupportedError
-from worker.checkpoint.prompt import IMAGE_MARKER, PreparedPrompt, require_images_match
+from controller.protocol.errors import BadImageError, UnsupportedError
+from worker.checkpoint.conversation import (
+    flatten,
+    mark_images,
+    refused_by_template,
+    render,
+    require_images_match,
+    stop_token_ids,
+)
+from worker.checkpoint.native_view import native_view
+from worker.checkpoint.prompt import IMAGE_MARKER, PLACEHOLDER, PreparedPrompt
+from worker.checkpoint.templates import ChatTemplate
 from worker.vision.clip import pad_to_square
+from worker.vision.tiles import ImageView
 
 # Of a prompt's features, what every model takes anyway, or builds by itself.
 _NOT_INPUTS = ("input_ids", "attention_mask")
 # A processor's names for tokens that it counts and replaces.
 _PLACEHOLDERS = ("image_token", "boi_token", "video_token", "audio_token", "fake_image_token")
 _WORD_JOINER = "\u2060"  # has no width
+# Stand around something in a rendered prompt to find it again: noncharacters, as `PLACEHOLDER`.
+_BEFORE, _AFTER = "\ufdd1", "\ufdd2"
 _GREY = (127, 127, 127)
 
 
@@ -27,13 +40,14 @@ class NativePrompting:
 
     Args:
         processor: a transformers processor.
-        template: Jinja source that replaces the processor's own; None keeps that.
+        template: replaces the processor's own; its messages may have parts, or text alone.
         image_token_id: what stands for an image in the ids.
     """
 
-    def __init__(self, processor: Any, template: str | None, *, image_token_id: int) -> None:  # noqa: ANN401
+    def __init__(self, processor: Any, template: ChatTemplate, *, image_token_id: int) -> None:  # noqa: ANN401
         self._processor = processor
         self._template = template
+        self._takes_parts = self._renders_parts(template)
         self._image_token_id = image_token_id
         named = [getattr(processor, name, None) for name in _PLACEHOLDERS]
         self._placeholders = tuple({str(token) for token in named if token})
@@ -48,33 +62,20 @@ class NativePrompting:
         messages: Sequence[ChatMessage],
         images: Sequence[Image.Image],
         mode: ImageProcessMode = ImageProcessMode.DEFAULT,
+        template: ChatTemplate | None = None,
     ) -> PreparedPrompt:
         """See `Prompting.prepare`."""
         require_images_match(messages, images)
-        shaped = [_shape(image, mode) for image in images]
-        conversation = self._conversation(messages, shaped)
-        template: dict[str, Any] = {
-            "chat_template": self._template,
-            "add_generation_prompt": True,
-        }
-        try:
-            text = self._processor.apply_chat_template(conversation, tokenize=False, **template)
-            features = self._processor.apply_chat_template(
-                conversation,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                **template,
-            )
-        except TemplateError as error:
-            raise BadRequestError(
-                f"the model's chat template refuses this conversation: {error}", param="messages"
-            ) from error
-        except ValueError as error:
-            if not images:
-                raise
-            raise BadImageError(f"the model's processor refuses an image: {error}") from error
-        return self._prepared(text, features)
+        shaped = [self._shaped(image, mode) for image in images]
+        if template is None and self._takes_parts:
+            return self._prepare_parts(messages, shaped)
+        template = template or self._template
+        flat = [
+            {**message, "content": self._harmless(message["content"])}
+            for message in flatten(messages, images_first=template.images_first)
+        ]
+        text = render(self._processor.tokenizer, template, flat)
+        return self._prepare_rendered(text, shaped, template)
 
     def prepare_text(
         self,
@@ -83,41 +84,103 @@ class NativePrompting:
         mode: ImageProcessMode = ImageProcessMode.DEFAULT,
     ) -> PreparedPrompt:
         """See `Prompting.prepare_text`."""
-        shaped = [_shape(image, mode) for image in images]
-        text = prompt
-        if images:
-            if prompt.count(IMAGE_MARKER) != len(images):
-                raise BadRequestError(
-                    f"the prompt has {prompt.count(IMAGE_MARKER)} {IMAGE_MARKER} markers and "
-                    f"{len(images)} images came with it",
-                    param="prompt",
-                )
-            text = prompt.replace(IMAGE_MARKER, self._image_text())
-        starts = self._processor.tokenizer.bos_token
-        features = self._processor(
-            text=[text],
-            images=shaped or None,
-            return_tensors="pt",
-            add_special_tokens=not (starts and text.startswith(starts)),
-        )
-        return self._prepared(prompt, features)
+        shaped = [self._shaped(image, mode) for image in images]
+        return self._prepare_rendered(mark_images(prompt, images), shaped, None)
 
-    def views(self, image: Image.Image, mode: ImageProcessMode) -> list[Image.Image]:
-        """Only the shaped image: what a processor does to it cannot be drawn in general."""
-        return [_shape(image, mode)]
+    def views(self, image: Image.Image, mode: ImageProcessMode) -> ImageView:
+        """See `Prompting.views`."""
+        shaped = self._shaped(image, mode)
+        prepared = self.prepare_text(IMAGE_MARKER, [shaped])
+        return native_view(self._processor.image_processor, shaped, prepared)
+
+    def _prepare_parts(
+        self, messages: Sequence[ChatMessage], images: Sequence[Image.Image]
+    ) -> PreparedPrompt:
+        """With a template that takes images as parts, each at its place."""
+        conversation = self._conversation(messages, images)
+        options: dict[str, Any] = {
+            "chat_template": self._template.source,
+            "add_generation_prompt": True,
+        }
+        try:
+            text = self._processor.apply_chat_template(conversation, tokenize=False, **options)
+            features = self._processor.apply_chat_template(
+                conversation, tokenize=True, return_dict=True, return_tensors="pt", **options
+            )
+        except TemplateError as error:
+            raise refused_by_template(error) from error
+        except ValueError as error:
+            if not images:
+                raise
+            raise _refused_image(error) from error
+        return self._prepared(text, features, self._template)
+
+    def _prepare_rendered(
+        self, text: str, images: Sequence[Image.Image], template: ChatTemplate | None
+    ) -> PreparedPrompt:
+        """With a text that is rendered already, `PLACEHOLDER` for each image."""
+        starts = self._processor.tokenizer.bos_token
+        filled = text.replace(PLACEHOLDER, self._image_text()) if images else text
+        try:
+            features = self._processor(
+                text=[filled],
+                images=list(images) or None,
+                return_tensors="pt",
+                add_special_tokens=not (starts and text.startswith(starts)),
+            )
+        except ValueError as error:
+            if not images:
+                raise
+            raise _refused_image(error) from error
+        return self._prepared(text.replace(PLACEHOLDER, IMAGE_MARKER), features, template)
+
+    def _renders_parts(self, template: ChatTemplate) -> bool:
+        """Whether messages may have parts; other templates take each content as a text."""
+        if template.is_ours:
+            return False
+        content = [{"type": "text", "text": _BEFORE}]
+        try:
+            text = self._processor.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=template.source,
+                tokenize=False,
+            )
+        except TypeError:  # it adds a list to a string
+            return False
+        except TemplateError:  # it wants more of a conversation than this
+            return True
+        return "'text'" not in text  # a list, printed
+
+    def _shaped(self, image: Image.Image, mode: ImageProcessMode) -> Image.Image:
+        """An image before the processor has it.
+
+        Raises:
+            UnsupportedError: for anyres, where the processor does not cut images so.
+        """
+        cuts = getattr(self._processor.image_processor, "image_grid_pinpoints", None)
+        if mode is ImageProcessMode.ANYRES and not cuts:
+            raise UnsupportedError(
+                "anyres is a mode of LLaVA 1.6; this model has its own way with large images: "
+                "use default",
+                param="image_process_mode",
+            )
+        return _square(image, mode)
 
     def _image_text(self) -> str:
         """What the template writes for an image: often more than the placeholder alone."""
-        before, after = "\ufdd1", "\ufdd2"
+        if not self._takes_parts:
+            return str(self._processor.image_token)
         content = [
-            {"type": "text", "text": before},
+            {"type": "text", "text": _BEFORE},
             {"type": "image"},
-            {"type": "text", "text": after},
+            {"type": "text", "text": _AFTER},
         ]
         rendered: str = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], chat_template=self._template, tokenize=False
+            [{"role": "user", "content": content}],
+            chat_template=self._template.source,
+            tokenize=False,
         )
-        between = rendered.partition(before)[2].partition(after)[0]
+        between = rendered.partition(_BEFORE)[2].partition(_AFTER)[0]
         # Some templates put images first wherever they were.
         return between.strip() or str(self._processor.image_token)
 
@@ -148,8 +211,16 @@ class NativePrompting:
             text = text.replace(token, f"{token[0]}{_WORD_JOINER}{token[1:]}")
         return text
 
-    def _prepared(self, text: str, features: Any) -> PreparedPrompt:  # noqa: ANN401
+    def _prepared(
+        self,
+        text: str,
+        features: Any,  # noqa: ANN401
+        template: ChatTemplate | None,
+    ) -> PreparedPrompt:
         ids = tuple(features["input_ids"][0].tolist())
+        stops: frozenset[int] = frozenset()
+        if template is not None:
+            stops = stop_token_ids(self._processor.tokenizer, template)
         return PreparedPrompt(
             text=text,
             input_ids=ids,
@@ -159,19 +230,19 @@ class NativePrompting:
                 for name, value in features.items()
                 if name not in _NOT_INPUTS and isinstance(value, torch.Tensor)
             },
+            stop_strings=template.stop_strings if template else (),
+            stop_token_ids=stops,
         )
 
 
-def _shape(image: Image.Image, mode: ImageProcessMode) -> Image.Image:
-    """An image in the shape that a mode asks for; its size stays the processor's affair.
+def _refused_image(error: ValueError) -> BadImageError:
+    return BadImageError(f"the model's processor refuses an image: {error}")
 
-    Raises:
-        UnsupportedError: for anyres, which is LLaVA's own.
-    """
+
+def _square(image: Image.Image, mode: ImageProcessMode) -> Image.Image:
+    """An image in the shape that a mode asks for; its size stays the processor's affair."""
     short = min(image.size)
     match mode:
-        case ImageProcessMode.DEFAULT:
-            return image
         case ImageProcessMode.PAD:
             return pad_to_square(image, _GREY)
         case ImageProcessMode.CROP:
@@ -179,9 +250,5 @@ def _shape(image: Image.Image, mode: ImageProcessMode) -> Image.Image:
             return image.crop((left, top, left + short, top + short))
         case ImageProcessMode.RESIZE:
             return image.resize((short, short), Image.Resampling.BICUBIC)
-        case ImageProcessMode.ANYRES:
-            raise UnsupportedError(
-                "anyres is a mode of LLaVA 1.6; this model has its own way with large images: "
-                "use default",
-                param="image_process_mode",
-            )
+        case _:
+            return image

@@ -8,16 +8,19 @@ from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
 from controller.protocol.errors import UnsupportedError
-from worker.checkpoint.prompt import PreparedPrompt, flatten, plain, render, require_images_match
+from worker.checkpoint.conversation import plain, render_conversation, stop_token_ids
+from worker.checkpoint.prompt import PreparedPrompt
+from worker.checkpoint.templates import ChatTemplate
 from worker.checkpoint.tokens import LoadedTokenizer
+from worker.vision.tiles import ImageView
 
 
 class TextPrompting:
     """Renders with a chat template of text messages; an image is refused."""
 
-    def __init__(self, tokenizer: LoadedTokenizer, template: str | None) -> None:
+    def __init__(self, tokenizer: LoadedTokenizer, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer
-        self._template = template  # None: the tokenizer's own
+        self._template = template
 
     @property
     def takes_images(self) -> bool:
@@ -29,12 +32,13 @@ class TextPrompting:
         messages: Sequence[ChatMessage],
         images: Sequence[Image.Image],
         mode: ImageProcessMode = ImageProcessMode.DEFAULT,  # noqa: ARG002 - the protocol's
+        template: ChatTemplate | None = None,
     ) -> PreparedPrompt:
         """See `Prompting.prepare`."""
         _refuse(images)
-        require_images_match(messages, images)
-        text = render(self._tokenizer.tokenizer, self._template, flatten(messages))
-        return self._encode(text)
+        template = template or self._template
+        text = render_conversation(self._tokenizer.tokenizer, template, messages, images)
+        return self._encode(text, template)
 
     def prepare_text(
         self,
@@ -44,26 +48,38 @@ class TextPrompting:
     ) -> PreparedPrompt:
         """See `Prompting.prepare_text`."""
         _refuse(images)
-        return self._encode(plain(prompt))
+        return self._encode(plain(prompt), None)
 
     def views(
         self,
-        image: Image.Image,
+        image: Image.Image,  # noqa: ARG002 - the protocol's
         mode: ImageProcessMode,  # noqa: ARG002 - the protocol's
-    ) -> list[Image.Image]:
+    ) -> ImageView:
         """There is no encoder."""
-        _refuse([image])
-        return []
+        raise _cannot_see()
 
-    def _encode(self, text: str) -> PreparedPrompt:
+    def _encode(self, text: str, template: ChatTemplate | None) -> PreparedPrompt:
         (ids,) = self._tokenizer.encode_pieces([text])
-        return PreparedPrompt(text, tuple(ids), 0, {})
+        if template is None:
+            return PreparedPrompt(text, tuple(ids), 0, {})
+        return PreparedPrompt(
+            text,
+            tuple(ids),
+            0,
+            {},
+            template.stop_strings,
+            stop_token_ids(self._tokenizer.tokenizer, template),
+        )
 
 
 def _refuse(images: Sequence[Image.Image]) -> None:
     if images:
-        raise UnsupportedError(
-            "this model reads text only and cannot see images; send text, or choose a "
-            "vision-language model",
-            param="messages",
-        )
+        raise _cannot_see()
+
+
+def _cannot_see() -> UnsupportedError:
+    return UnsupportedError(
+        "this model reads text only and cannot see images; send text, or choose a "
+        "vision-language model",
+        param="messages",
+    )

@@ -15,6 +15,7 @@ from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageU
 from controller.protocol.errors import DeviceLostError, OutOfMemoryError, ParagoneError
 from controller.protocol.fleet import ModelCard
 from worker.checkpoint.prompt import PreparedPrompt
+from worker.checkpoint.templates import requested_template
 from worker.engine.protocol import GenerationRequest
 from worker.engine.sampler import SamplingDefaults
 
@@ -54,7 +55,10 @@ class CheckpointModel(ABC):
     def prepare(self, request: GenerationRequest) -> PreparedPrompt:
         """Prompt and pixels, on the CPU."""
         return self._checkpoint.prepare(
-            request.messages, request.images, request.image_process_mode
+            request.messages,
+            request.images,
+            request.image_process_mode,
+            requested_template(request.chat_template),
         )
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -30,6 +31,16 @@ class Prepared(Protocol):
     @property
     def image_tokens(self) -> int:
         """Tokens that stand for images."""
+        ...
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """What ends the answer besides the request's own stop strings."""
+        ...
+
+    @property
+    def stop_token_ids(self) -> Set[int]:
+        """Tokens that end the answer besides the model's own."""
         ...
 
 

@@ -52,6 +52,7 @@ class GenerationRequest:
     messages: tuple[ChatMessage, ...]
     images: tuple[Image, ...] = ()
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
+    chat_template: str | None = None  # a name; instead of the model's own
     sampling: SamplingParams = SamplingParams()
     arrived: float | None = None
 

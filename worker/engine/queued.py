@@ -188,8 +188,8 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         """The beginning of a job's answer."""
         return Answer(
             decode=self._served.decode,
-            end_token_ids=self._served.end_token_ids,
-            stop=job.request.sampling.stop,
+            end_token_ids=self._served.end_token_ids | job.prompt.stop_token_ids,
+            stop=(*job.request.sampling.stop, *job.prompt.stop_strings),
             max_tokens=job.max_answer_tokens(self._served.context_length),
         )
 

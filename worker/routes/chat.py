@@ -70,6 +70,7 @@ def chat_routes(
                 messages=tuple(chat.messages),
                 images=await image_reader.read(chat.messages),
                 image_process_mode=chat.image_process_mode,
+                chat_template=chat.chat_template,
                 sampling=_sampling_params(chat),
                 arrived=arrived,
             )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from controller.protocol.chat import ImageProcessMode
+from worker.vision.tiles import Normalisation
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -23,12 +24,13 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _DEFAULT_MODES = {
     "square": ImageProcessMode.CROP,
     "pad": ImageProcessMode.PAD,
-    "anyres": ImageProcessMode.ANYRES,
 }
 
 
 def default_mode(aspect_ratio: str) -> ImageProcessMode:
     """The mode that a checkpoint's ``image_aspect_ratio`` means."""
+    if aspect_ratio.startswith("anyres"):  # "anyres", "anyres_max_9"
+        return ImageProcessMode.ANYRES
     return _DEFAULT_MODES[aspect_ratio]
 
 
@@ -104,6 +106,10 @@ class ClipProcessor:
         mean = np.asarray(self.mean, dtype=np.float32)
         std = np.asarray(self.std, dtype=np.float32)
         return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))
+
+    def picture(self, pixels: npt.NDArray[np.float32]) -> Image.Image:
+        """The view that became ``pixels``."""
+        return Normalisation(self.mean, self.std, self.scale).picture(pixels)
 
 
 def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
