@@ -91,7 +91,7 @@ def test_an_original_llava_over_an_unknown_language_model_is_refused(copy, edit)
     ("key", "value"),
     [
         ("mm_projector_type", "resampler"),
-        ("image_aspect_ratio", "anyres_max_9"),
+        ("image_aspect_ratio", "highres"),
         ("mm_vision_select_feature", "all"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import LlavaNextProcessor
+from transformers import LlavaNextProcessor, LlavaOnevisionProcessor
 from transformers.image_processing_utils import select_best_resolution
 
 from worker.vision import anyres
@@ -31,6 +31,20 @@ def test_the_number_of_tokens_is_the_processors(height, width):
         height, width, PATCHES, PATCHES, grid_height // SIDE, grid_width // SIDE
     )
     counted = anyres.num_tokens((height, width), PINPOINTS, side=SIDE, patches=PATCHES)
+    assert counted == PATCHES * PATCHES + unpadded + newlines
+
+
+@given(height=SIDES, width=SIDES, max_tiles=st.integers(min_value=1, max_value=4))
+def test_anyres_max_makes_as_many_tokens_as_llava_onevisions_processor(height, width, max_tiles):
+    processor = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)
+    processor.vision_aspect_ratio = f"anyres_max_{max_tiles}"
+    grid_height, grid_width = anyres.best_grid((height, width), PINPOINTS)
+    unpadded, newlines = processor._get_unpadded_features(
+        height, width, PATCHES, PATCHES, grid_height // SIDE, grid_width // SIDE
+    )
+    counted = anyres.num_tokens(
+        (height, width), PINPOINTS, side=SIDE, patches=PATCHES, max_tiles=max_tiles
+    )
     assert counted == PATCHES * PATCHES + unpadded + newlines
 
 

@@ -37,6 +37,10 @@ _OWN_KEYS = re.compile(
     r"|rope_scaling|rope_theta|quantization_config|max_sequence_length|pretraining_tp"
 )
 _PROJECTOR = re.compile(r"mlp(\d+)x_gelu")
+# "anyres_max_9": the tiles' features are made fewer, to those of 9 tiles.
+_ANYRES = re.compile(r"anyres(?:_max_(\d+))?")
+# Where Llama's vocabulary became this large, its conversations became others.
+_LLAMA_3_VOCABULARY = 128_000
 
 # Tensors that older versions of transformers saved although they follow from the config.
 _DERIVED = ("rotary_emb.inv_freq", "position_ids")
@@ -106,7 +110,11 @@ def find_own_tower(config: Mapping[str, Any], homes: list[Path]) -> Tower:
     if not name:
         raise FormatError(f"{homes[0]}/config.json names no mm_vision_tower")
     if config.get("s2"):
-        raise ArchitectureError("multi-scale (S2) vision towers are not supported")
+        raise ArchitectureError(
+            f"{homes[0]} looks at images in several scales (s2, s2_scales "
+            f"{config.get('s2_scales')!r}): transformers has no such vision tower, and neither has "
+            "this server; serve the checkpoint of the same size without S2"
+        )
     return find_tower(str(name), homes)
 
 
@@ -128,7 +136,8 @@ def image_setup(config: Mapping[str, Any], tower: Tower) -> ImageSetup:
     keeps_class = select_strategy(config, tower) == "full" and tower.has_class_token
     aspect_ratio = str(config.get("image_aspect_ratio") or "square")
     pinpoints: tuple[tuple[int, int], ...] = ()
-    if aspect_ratio == "anyres":
+    limit = _ANYRES.fullmatch(aspect_ratio)
+    if limit is not None:
         merge = str(config.get("mm_patch_merge_type", "flat"))
         if merge != "spatial_unpad":
             raise ArchitectureError(
@@ -138,7 +147,8 @@ def image_setup(config: Mapping[str, Any], tower: Tower) -> ImageSetup:
         pinpoints = tuple((int(h), int(w)) for w, h in config["image_grid_pinpoints"])
     elif aspect_ratio not in {"pad", "square"}:
         raise ArchitectureError(
-            f"image_aspect_ratio {aspect_ratio!r} is not supported; known are square, pad, anyres"
+            f"image_aspect_ratio {aspect_ratio!r} is not supported; known are square, pad, "
+            "anyres and anyres_max_N"
         )
     return ImageSetup(
         preprocessor=tower.preprocessor,
@@ -147,6 +157,7 @@ def image_setup(config: Mapping[str, Any], tower: Tower) -> ImageSetup:
         patch_size=patch,
         tokens_per_tile=(tile // patch) ** 2 + keeps_class,
         pinpoints=pinpoints,
+        max_tiles=int(limit[1]) if limit is not None and limit[1] else None,
         wraps_in_start_end=bool(config.get("mm_use_im_start_end", False)),
     )
 
@@ -170,7 +181,7 @@ def llava_config(config: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
     setup = image_setup(config, tower)
     text = language_config(config)
     built: dict[str, Any] = {
-        "model_type": "llava_next" if setup.pinpoints else "llava",
+        "model_type": _model_type(setup),
         "text_config": text,
         "vision_config": dict(tower.config),
         "image_token_index": int(text["vocab_size"]),
@@ -183,7 +194,17 @@ def llava_config(config: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
     }
     if setup.pinpoints:
         built["image_grid_pinpoints"] = [list(pair) for pair in setup.pinpoints]
+    if setup.max_tiles is not None:
+        built["vision_aspect_ratio"] = setup.aspect_ratio
+        built["video_token_index"] = int(text["vocab_size"]) + 1  # as little a text's token
     return built
+
+
+def _model_type(setup: ImageSetup) -> str:
+    """Transformers' name of the class that merges tiles as the checkpoint was trained."""
+    if setup.max_tiles is not None:
+        return "llava_onevision"
+    return "llava_next" if setup.pinpoints else "llava"
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
@@ -202,11 +223,7 @@ def renamer(depth: int) -> Callable[[str], str | None]:
     def rename(name: str) -> str | None:
         if name.endswith(_DERIVED):
             return None
-        # PEFT and the trainer each put their prefix before the model's own names.
-        bare = name.removeprefix("base_model.model.")
-        while bare.startswith("model.model."):
-            bare = bare.removeprefix("model.")
-        bare = bare.removeprefix("model.")
+        bare = _without_prefixes(name)
         if bare.startswith("mm_projector."):
             return _rename_projector(bare.removeprefix("mm_projector."), depth)
         if bare.startswith("vision_tower."):
@@ -220,6 +237,20 @@ def renamer(depth: int) -> Callable[[str], str | None]:
         return f"model.language_model.{bare}"
 
     return rename
+
+
+def _without_prefixes(name: str) -> str:
+    # PEFT and the trainer each put their prefix before the model's own names.
+    bare = name.removeprefix("base_model.model.")
+    while bare.startswith("model.model."):
+        bare = bare.removeprefix("model.")
+    return bare.removeprefix("model.")
+
+
+def original_name(name: str) -> str:
+    """A tensor of any of a checkpoint's files as the original code's whole model calls it."""
+    bare = _without_prefixes(name)
+    return bare if bare.startswith("lm_head.") else f"model.{bare}"
 
 
 def _rename_projector(inner: str, depth: int) -> str:
@@ -240,8 +271,11 @@ def module_names(name: str) -> tuple[str, ...]:
 
 def template_name(config: Mapping[str, Any]) -> str:
     """The chat template, by name, that models of this kind were trained with."""
+    language_model = language_model_type(config)
+    if language_model == "llama" and int(config.get("vocab_size", 0)) >= _LLAMA_3_VOCABULARY:
+        return "llava_llama_3"
     return {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "qwen_1_5"}[
-        language_model_type(config)
+        language_model
     ]
 
 

@@ -122,11 +122,13 @@ class ImageSetup:
 
     Attributes:
         preprocessor: the tower's ``preprocessor_config.json``.
-        aspect_ratio: the checkpoint's ``image_aspect_ratio``: "square", "pad" or "anyres".
+        aspect_ratio: the checkpoint's ``image_aspect_ratio``: "square", "pad", "anyres", or
+            "anyres_max_N".
         tile_size: side of the encoder's square input, pixels.
         patch_size: side of one patch, pixels.
         tokens_per_tile: features of one encoder pass.
         pinpoints: grids of anyres as (height, width) pixels; empty without anyres.
+        max_tiles: the N of "anyres_max_N": what more tiles tell is made as small as that of N.
         wraps_in_start_end: whether ``<im_start>`` and ``<im_end>`` go around an image.
     """
 
@@ -136,6 +138,7 @@ class ImageSetup:
     patch_size: int
     tokens_per_tile: int
     pinpoints: tuple[tuple[int, int], ...] = ()
+    max_tiles: int | None = None
     wraps_in_start_end: bool = False
 
     def num_tokens(self, width: int, height: int) -> int:
@@ -147,6 +150,7 @@ class ImageSetup:
             self.pinpoints,
             side=self.tile_size,
             patches=self.tile_size // self.patch_size,
+            max_tiles=self.max_tiles,
         )
 
 

@@ -1,7 +1,8 @@
 """LLaVA 1.6's "anyres": an overview of the image, and tiles of it in higher resolution.
 
 Source of the rules: LLaVA's ``mm_utils.py`` (``select_best_resolution``, ``process_anyres_image``)
-and, for the number of tokens, ``pack_image_features`` of transformers' LlavaNext.
+and, for the number of tokens, ``pack_image_features`` of transformers' LlavaNext and of its
+LlavaOnevision.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections.abc import Sequence
 from PIL import Image
 
 Size = tuple[int, int]  # (height, width), pixels
+
+# By how much a grid's sides may be beyond those of ``anyres_max_N`` before it is made smaller.
+_TOLERATED = 1.1
 
 
 def best_grid(size: Size, pinpoints: Sequence[Size]) -> Size:
@@ -50,7 +54,14 @@ def _letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
     return canvas
 
 
-def num_tokens(size: Size, pinpoints: Sequence[Size], *, side: int, patches: int) -> int:
+def num_tokens(
+    size: Size,
+    pinpoints: Sequence[Size],
+    *,
+    side: int,
+    patches: int,
+    max_tiles: int | None = None,
+) -> int:
     """Tokens of one image: the overview, the tiles without their padding, a newline for each row.
 
     Args:
@@ -58,6 +69,7 @@ def num_tokens(size: Size, pinpoints: Sequence[Size], *, side: int, patches: int
         pinpoints: the grids.
         side: of a tile, pixels.
         patches: of a tile, a side.
+        max_tiles: of ``anyres_max_N``; more than a little more than their patches are made fewer.
     """
     height, width = size
     grid_height, grid_width = best_grid(size, pinpoints)
@@ -69,4 +81,8 @@ def num_tokens(size: Size, pinpoints: Sequence[Size], *, side: int, patches: int
     else:
         used = int(round(width * (rows / height), 7))
         columns -= (columns - used) // 2 * 2
+    if max_tiles is not None:
+        ratio = math.sqrt(rows * columns / (max_tiles * patches**2))
+        if ratio > _TOLERATED:
+            rows, columns = int(rows // ratio), int(columns // ratio)
     return patches * patches + rows * (columns + 1)
