@@ -12,9 +12,9 @@ from controller.protocol.chat import (
     ImagePart,
     ImageProcessMode,
     ImageUrl,
-    StreamOptions,
     TextPart,
 )
+from controller.protocol.sampling import StreamOptions
 from webui.conversation import Conversation, Turn, UploadedImage
 
 DataUris = Mapping[UploadedImage, str]

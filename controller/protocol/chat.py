@@ -1,8 +1,9 @@
 """OpenAI chat completions: request, chunks, whole answer, and our extensions to them.
 
 Source of the format: OpenAI's API reference, "Chat" (request, chat.completion and
-chat.completion.chunk). Extensions: ``image_process_mode``, ``chat_template`` and ``top_k`` in the request,
-``metrics`` (vLLM's block) and ``usage.prompt_tokens_details.image_tokens`` in the answer.
+chat.completion.chunk). Extensions: ``image_process_mode``, ``chat_template`` and those of
+`controller.protocol.sampling` in the request; ``metrics`` (vLLM's block), ``stop_reason`` (vLLM's
+too) and ``usage.prompt_tokens_details.image_tokens`` in the answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from controller.protocol.message import Message
+from controller.protocol.sampling import MAX_TOP_LOGPROBS, SamplingFields
 
 
 class FinishReason(StrEnum):
@@ -54,12 +56,6 @@ class ChatMessage(Message):
     content: str | list[ContentPart] | None = None
 
 
-class StreamOptions(Message):
-    """Options that only streams have."""
-
-    include_usage: bool = False
-
-
 class ImageProcessMode(StrEnum):
     """How an image is brought to the encoder's size; LLaVA's names."""
 
@@ -70,41 +66,21 @@ class ImageProcessMode(StrEnum):
     ANYRES = "anyres"  # tiles and an overview, where the model has it
 
 
-class ChatCompletionRequest(Message):
-    """``POST /v1/chat/completions``. Absent sampling values mean the checkpoint's own defaults."""
+class ChatCompletionRequest(SamplingFields):
+    """``POST /v1/chat/completions``."""
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1)  # -1 and 0: off
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    n: int = Field(default=1, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
     chat_template: str | None = Field(default=None, max_length=64)  # a name of the worker's own
-    user: str | None = None
 
     @property
     def token_limit(self) -> int | None:
         """The most tokens the answer may have; None means as many as fit."""
         return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """The stop strings as a tuple, however they were written."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
-        return self.stream_options is not None and self.stream_options.include_usage
 
 
 class PromptTokensDetails(Message):
@@ -135,6 +111,27 @@ class Metrics(Message):
     generation_time_ms: float | None = None  # from the first token to the last
     mean_itl_ms: float | None = None  # inter-token latency
     tokens_per_second: float | None = None
+    image_cache_hits: int | None = None  # our extension: images whose features were there already
+
+
+class LikelyToken(Message):
+    """A token and how likely it was; ``bytes`` are its own, which may be half a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(LikelyToken):
+    """A token of the answer, beside the likeliest in its place."""
+
+    top_logprobs: list[LikelyToken] = Field(default_factory=list)
+
+
+class ChoiceLogprobs(Message):
+    """The tokens of a text, by the model's own probabilities: before penalties and temperature."""
+
+    content: list[TokenLogprob]
 
 
 class Delta(Message):
@@ -149,7 +146,9 @@ class ChunkChoice(Message):
 
     index: int = 0
     delta: Delta
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
 
 
 class ChatCompletionChunk(Message):
@@ -176,7 +175,9 @@ class Choice(Message):
 
     index: int = 0
     message: AnswerMessage
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason
+    stop_reason: int | str | None = None  # the stop string, or the id of stop_token_ids
 
 
 class ChatCompletion(Message):

@@ -18,6 +18,7 @@ from controller.protocol.chat import (
     Usage,
 )
 from controller.protocol.fleet import ModelCard
+from worker.engine.tokens import ShownToken
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,34 +28,53 @@ if TYPE_CHECKING:
 class SamplingParams:
     """How the tokens of one answer are chosen, and when it ends.
 
-    None for temperature, top_p or top_k means the checkpoint's own default. ``temperature`` 0 is
-    greedy; ``top_k`` 0 or -1 is off. ``max_tokens`` None means as many as fit.
+    None for temperature, top_p, top_k, min_p or repetition_penalty means the checkpoint's own
+    default. ``temperature`` 0 is greedy; ``top_k`` 0 or -1 is off. ``max_tokens`` None means as
+    many as fit. ``choice`` is which of several answers to one question this is: each draws its own
+    numbers from the seed. ``logprobs`` is how many of the likeliest tokens are told beside the
+    chosen one; None tells nothing. ``json_schema`` is what the answer must be, a JSON schema as
+    JSON. Tokens that end an answer cannot come before ``min_tokens`` are there.
     """
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id, what is added to its logit
     seed: int | None = None
+    choice: int = 0
     max_tokens: int | None = None
+    min_tokens: int = 0
     stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    json_schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One answer that is asked for.
 
-    ``images`` are decoded, in the order of the image parts of ``messages``. ``arrived`` is when the
-    request reached this process, on `time.monotonic`; without it, when the engine gets it.
+    ``images`` are decoded, in the order of the image parts of ``messages``. ``prompt``, where it is
+    given, takes the place of the messages: text or token ids, to be continued as they are.
+    ``arrived`` is when the request reached this process, on `time.monotonic`; without it, when the
+    engine gets it. ``timeout_seconds`` counts from then.
     """
 
     request_id: str
     model: str
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[ChatMessage, ...] = ()
     images: tuple[Image, ...] = ()
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
     chat_template: str | None = None  # a name; instead of the model's own
     sampling: SamplingParams = SamplingParams()
     arrived: float | None = None
+    prompt: str | tuple[int, ...] | None = None
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +87,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text. Never half a character, never part of a stop string."""
+    """More text. Never half a character, never part of a stop string.
+
+    ``tokens`` are those that it comes from, where the request asked for their probabilities.
+    """
 
     text: str
+    tokens: tuple[ShownToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,7 @@ class Finished:
     reason: FinishReason
     usage: Usage
     metrics: Metrics
+    stop_reason: int | str | None = None  # the request's stop string or token id that ended it
 
 
 GenerationEvent = Accepted | TextDelta | Finished
@@ -108,11 +133,15 @@ class Engine(Protocol):
         """A snapshot; cheap."""
         ...
 
-    def check_room(self) -> None:
+    def check_room(self, answers: int = 1) -> None:
         """Fails early, before images are decoded for a request that would be refused.
+
+        Args:
+            answers: how many the request asks for.
 
         Raises:
             QueueFullError: a request would not be accepted now.
+            BadRequestError: so many answers never have room.
         """
         ...
 

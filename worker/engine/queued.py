@@ -114,9 +114,9 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             device_memory_bytes=self._served.device_memory_bytes(),
         )
 
-    def check_room(self) -> None:
-        """Raises QueueFullError if a request would not be accepted now."""
-        self._scheduler.check_room()
+    def check_room(self, answers: int = 1) -> None:
+        """See `Engine.check_room`."""
+        self._scheduler.check_room(answers)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """See `Engine.generate`."""

@@ -1,13 +1,16 @@
-"""Chooses the next token of one answer from its logits."""
+"""How one answer's tokens are chosen: its settings, its random numbers, what it has said so far."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import torch
 
 from worker.engine.protocol import SamplingParams
+from worker.engine.vocabulary import Constraint
 
 # LLaVA's clients mean greedy by 0.001 and less.
 GREEDY_BELOW = 1e-3
@@ -20,14 +23,22 @@ class SamplingDefaults:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
 
 
 class Sampler:
-    """Repetition penalty, temperature, top-k, top-p, then a draw from the request's own numbers.
+    """One answer, as `SamplingBatch` sees it.
 
-    The draw is made on the CPU, so that a seed gives the same numbers on every device, and no
-    other request can change them.
+    The random number of each token is a function of seed, choice and place alone, so that no other
+    request and no failed step can change it, on whatever device the model runs.
+
+    Args:
+        asked: what the request says.
+        defaults: what it leaves open.
+        prompt_ids: of the prompt, for the repetition penalty.
+        end_token_ids: tokens that end an answer of this checkpoint.
+        constraint: what its text is held to.
     """
 
     def __init__(
@@ -35,76 +46,78 @@ class Sampler:
         asked: SamplingParams,
         defaults: SamplingDefaults,
         prompt_ids: Iterable[int] = (),
+        *,
+        end_token_ids: Set[int] = frozenset(),
+        constraint: Constraint | None = None,
     ) -> None:
-        self._temperature = defaults.temperature if asked.temperature is None else asked.temperature
-        self._top_p = defaults.top_p if asked.top_p is None else asked.top_p
-        self._top_k = defaults.top_k if asked.top_k is None else asked.top_k
-        self._penalty = defaults.repetition_penalty
-        self._seen = set(prompt_ids)  # what the penalty is for; grows with the answer
-        self._random = torch.Generator(device="cpu")
-        if asked.seed is None:
-            self._random.seed()
-        else:
-            # Any JSON integer is a valid seed; torch takes 64 bits.
-            self._random.manual_seed(asked.seed % 2**63)
+        self.temperature = defaults.temperature if asked.temperature is None else asked.temperature
+        self.top_p = defaults.top_p if asked.top_p is None else asked.top_p
+        self.top_k = max(0, defaults.top_k if asked.top_k is None else asked.top_k)
+        self.min_p = defaults.min_p if asked.min_p is None else asked.min_p
+        self.repetition_penalty = (
+            defaults.repetition_penalty
+            if asked.repetition_penalty is None
+            else asked.repetition_penalty
+        )
+        self.presence_penalty = asked.presence_penalty
+        self.frequency_penalty = asked.frequency_penalty
+        self.logit_bias = asked.logit_bias
+        self.logprobs = asked.logprobs
+        self.constraint = constraint
+        self.prompt_ids = prompt_ids
+        self.place = 0  # tokens that were chosen
+        # (2, vocab_size) int32: how often each token was in the prompt, and in the answer since.
+        self.history: torch.Tensor | None = None
+        self._min_tokens = asked.min_tokens
+        self._ends = sorted(end_token_ids | asked.stop_token_ids)
+        self._seed = secrets.randbits(64) if asked.seed is None else asked.seed
+        self._choice = asked.choice
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most likely token is always taken."""
-        return self._temperature <= GREEDY_BELOW
+        return self.temperature <= GREEDY_BELOW
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it draws from the likeliest tokens alone, for which they have to be ranked."""
+        return not self.is_greedy and (self.top_k > 0 or self.top_p < 1)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether it matters which tokens were there before."""
+        return (
+            self.repetition_penalty != 1
+            or self.presence_penalty != 0
+            or self.frequency_penalty != 0
+        )
+
+    @property
+    def barred_ids(self) -> list[int]:
+        """Tokens that may not come next: ends, until the answer is long enough or complete."""
+        if self.place >= self._min_tokens:
+            return []
+        return [] if self.constraint is not None and self.constraint.is_complete else self._ends
 
     @property
     def takes_likeliest(self) -> bool:
-        """Whether it takes the largest of the logits as they come."""
-        return self.is_greedy and self._penalty == 1
+        """Whether it takes the largest of the logits as they come, and nobody asks how likely."""
+        return (
+            self.is_greedy
+            and self.logprobs is None
+            and self.constraint is None
+            and not self.has_penalties
+            and not self.logit_bias
+            and self.place >= self._min_tokens
+        )
 
-    def sample(self, logits: torch.Tensor) -> int:
-        """A token id.
+    def uniform(self) -> float:
+        """The number from [0, 1) that chooses the next token."""
+        key = f"{self._seed}/{self._choice}/{self.place}".encode()
+        return (int.from_bytes(blake2b(key, digest_size=8).digest()) >> 11) * 2.0**-53
 
-        Args:
-            logits: ``(vocab_size,)``, any float dtype, any device.
-        """
-        if self._penalty != 1:
-            logits = self._penalised(logits)
-        token_id = int(logits.argmax()) if self.is_greedy else self._draw(logits)
-        self._seen.add(token_id)
-        return token_id
-
-    def _draw(self, logits: torch.Tensor) -> int:
-        scores = logits.to(device="cpu", dtype=torch.float32) / self._temperature
-        if 0 < self._top_k < scores.numel():
-            kept, ids = scores.topk(self._top_k)  # sorted, best first
-        else:
-            kept, ids = scores.sort(descending=True)
-        probabilities = kept.softmax(dim=-1)
-        if self._top_p < 1:
-            # A token stays while those before it hold less than top_p; so one always stays.
-            before = probabilities.cumsum(dim=-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self._top_p, 0.0)
-        drawn = torch.multinomial(probabilities, 1, generator=self._random)
-        return int(ids[drawn])
-
-    def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
-        """Tokens that were there before become less likely (CTRL, arXiv:1909.05858, eq. 2)."""
-        size = logits.numel()
-        # An image's placeholder may lie after the vocabulary.
-        ids = [token_id for token_id in self._seen if token_id < size]
-        seen = torch.tensor(ids, dtype=torch.long, device=logits.device)
-        scores = logits[seen]
-        scores = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
-        return logits.scatter(0, seen, scores)
-
-
-def sample_rows(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[int]:
-    """One token for each row, the same as each sampler's own `Sampler.sample`.
-
-    Args:
-        samplers: one a row.
-        logits: ``(rows, vocab_size)``, any float dtype, any device.
-    """
-    # All rows at once, so that a device is waited for once.
-    likeliest: list[int] = logits.argmax(dim=-1).tolist()
-    return [
-        token if sampler.takes_likeliest else sampler.sample(row)
-        for sampler, token, row in zip(samplers, likeliest, logits, strict=True)
-    ]
+    def accept(self, token_id: int) -> None:
+        """The next token has been chosen."""
+        self.place += 1
+        if self.constraint is not None:
+            self.constraint.accept(token_id)

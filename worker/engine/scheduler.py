@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
-from controller.protocol.errors import QueueFullError
+from controller.protocol.errors import BadRequestError, QueueFullError
 
 # Before anything has been answered there is nothing to estimate a wait from.
 FIRST_GUESS_SECONDS = 2.0
@@ -71,13 +71,24 @@ class Scheduler:
         """Requests that were accepted and do not run yet."""
         return len(self._line)
 
-    def check_room(self) -> None:
+    def check_room(self, places: int = 1) -> None:
         """Refuses when a request would be refused.
+
+        Args:
+            places: how many it needs.
 
         Raises:
             QueueFullError: with the seconds until the work ahead should be done.
+            BadRequestError: there are never so many places.
         """
-        if self.running + self.waiting < self.capacity + self.max_waiting:
+        most = self.capacity + self.max_waiting
+        if places > most:
+            raise BadRequestError(
+                f"n: {places} answers are asked for at once, and this worker takes {most} in all; "
+                f"ask for fewer, or start it with a larger --max-queue",
+                param="n",
+            )
+        if self.running + self.waiting + places <= most:
             return
         raise QueueFullError(
             f"This worker runs {self.running} and has {self.waiting} waiting, which is its limit; "

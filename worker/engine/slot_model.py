@@ -14,7 +14,8 @@ from worker.checkpoint.prompt import PreparedPrompt
 from worker.engine.checkpoint_model import CheckpointModel
 from worker.engine.kv_slots import KVSlots
 from worker.engine.protocol import SamplingParams
-from worker.engine.sampler import Sampler, sample_rows
+from worker.engine.sampler import Sampler
+from worker.engine.sampling_batch import SamplingBatch
 
 if TYPE_CHECKING:
     from worker.checkpoint.load import LoadedCheckpoint
@@ -51,6 +52,7 @@ class SlotModel(CheckpointModel):
         self._text_config = self._model.config.get_text_config(decoder=True)
         self._slots: list[SlotRow] = []  # the row of each slot
         self._kv = KVSlots(self._text_config.num_hidden_layers)
+        self._sampling = SamplingBatch()
 
     @property
     def kv_reserved_tokens(self) -> int:
@@ -62,7 +64,7 @@ class SlotModel(CheckpointModel):
         with self._translated(), torch.inference_mode():
             embeddings = self._embed(prepared)
         return SlotRow(
-            sampler=Sampler(sampling, self._defaults, prepared.input_ids),
+            sampler=self._samplers.sampler(sampling, prepared.input_ids),
             embeddings=embeddings,
             prompt=DynamicCache(config=self._text_config),
         )
@@ -81,7 +83,7 @@ class SlotModel(CheckpointModel):
             self._kv.store(len(self._slots), row.prompt)
             row.slot, row.prompt = len(self._slots), None
             self._slots.append(row)
-            row.last_token = row.sampler.sample(logits[0])
+            (row.last_token,) = self._sampling.sample([row.sampler], logits)
             return row.last_token
 
     def step(self, rows: Sequence[SlotRow]) -> list[int]:
@@ -99,7 +101,7 @@ class SlotModel(CheckpointModel):
                 position_ids=positions[:, None],
                 past_key_values=self._kv,
             )
-            tokens = sample_rows([row.sampler for row in self._slots], logits)
+            tokens = self._sampling.sample([row.sampler for row in self._slots], logits)
         for row, token in zip(self._slots, tokens, strict=True):
             row.length += 1
             row.last_token = token

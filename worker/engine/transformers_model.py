@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.engine.checkpoint_model import CheckpointModel
 from worker.engine.protocol import SamplingParams
-from worker.engine.sampler import Sampler
+from worker.engine.sampling_batch import SamplingBatch
 
 
 class TransformersModel(CheckpointModel):
@@ -23,12 +23,12 @@ class TransformersModel(CheckpointModel):
 
     def tokens(self, prepared: PreparedPrompt, sampling: SamplingParams) -> Generator[int]:
         """Token after token; see `SequentialModel.tokens`."""
-        sampler = Sampler(sampling, self._defaults, prepared.input_ids)
+        samplers, batch = [self._samplers.sampler(sampling, prepared.input_ids)], SamplingBatch()
         cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
         try:
             logits = self._forward(cache, **self._checkpoint.inputs(prepared))
             while True:
-                token_id = sampler.sample(logits)
+                (token_id,) = batch.sample(samplers, logits)
                 yield token_id
                 last = torch.tensor([[token_id]], device=self._checkpoint.device)
                 logits = self._forward(cache, input_ids=last)
@@ -45,7 +45,7 @@ class TransformersModel(CheckpointModel):
 
     @torch.inference_mode()
     def _forward(self, cache: DynamicCache, **inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of the last position: ``(vocab_size,)``. The cache grows by the inputs."""
+        """Logits of the last position: ``(1, vocab_size)``. The cache grows by the inputs."""
         output = self._model(past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
-        logits: torch.Tensor = output.logits[0, -1]
+        logits: torch.Tensor = output.logits[:, -1]
         return logits
