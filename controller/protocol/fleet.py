@@ -30,6 +30,26 @@ class Quantisation(StrEnum):
     NF4 = "4bit"
 
 
+class ModelFacts(Message):
+    """What a checkpoint's files say of it, before any weight is read; `paragone inspect` shows it.
+
+    Sizes of images are written "1024x768", width first, in pixels.
+    """
+
+    language_model: str  # transformers' model type
+    vision_tower: str | None = None  # transformers' model type; None for text alone
+    projector: str | None = None  # LLaVA's name ("mlp2x_gelu"), or transformers' class
+    template: str | None = None  # where the chat template comes from
+    sample_prompt: str | None = None  # the prompt of a first question, with an image if it sees
+    parameters_by_part: dict[str, int] = Field(default_factory=dict)
+    image_tokens: dict[str, int] = Field(default_factory=dict)  # by size
+    context_bytes: int | None = None  # keys and values of a whole context of one answer
+    # In memory, by how it may be held: "bfloat16", "8bit", ...
+    weight_bytes: dict[str, int] = Field(default_factory=dict)
+    base_revision: str | None = None
+    devices: list[str] = Field(default_factory=list)  # that hold a part of it
+
+
 class ModelCard(Message):
     """What a model name stands for: the facts behind ``/v1/models`` metadata."""
 
@@ -46,6 +66,7 @@ class ModelCard(Message):
     parameters: int | None = None
     weight_bytes: int | None = None
     revision: str | None = None
+    facts: ModelFacts | None = None
     engine: str | None = None  # "batched", or "sequential": one answer after another
     engine_reason: str | None = None  # why it is sequential, where the model leaves no choice
 

@@ -62,6 +62,11 @@ def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
             )
 
 
+def adapter_weights(source: AdapterSource) -> int:
+    """How many numbers an adapter holds, by the headers of its file."""
+    return sum(header.num_elements for header in read_headers(_file(source.folder)))
+
+
 def attach_adapter(model: Any, source: AdapterSource, *, name: str) -> Any:  # noqa: ANN401
     """The model with an adapter around it; the base's weights stay as they are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.protocol.fleet import ModelCard
@@ -31,7 +32,7 @@ def describe(spec: LoadSpec) -> CheckpointFacts:
 
 
 def facts_of(
-    spec: LoadSpec, plan: LoadPlan, tensors: dict[str, PlannedTensor]
+    spec: LoadSpec, plan: LoadPlan, tensors: Mapping[str, PlannedTensor]
 ) -> CheckpointFacts:  # fmt: skip
     """The facts of a plan whose headers have been read."""
     parts: dict[Part, int] = {}

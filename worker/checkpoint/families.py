@@ -48,6 +48,7 @@ class ModelFamily:
     config: Any
     tokenizer: Any
     prompting: Prompting
+    template: ChatTemplate
     names_are_final: bool = False
     image_token_id: int | None = None
     image_tokens: int | None = None
@@ -82,6 +83,7 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         config=config,
         tokenizer=tokenizer.tokenizer,
         prompting=prompting,
+        template=template,
         names_are_final=True,
         image_token_id=config.image_token_index,
         image_tokens=plan.image.num_tokens(plan.image.tile_size, plan.image.tile_size),
@@ -122,6 +124,7 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         config=config,
         tokenizer=tokenizer.tokenizer,
         prompting=TextPrompting(tokenizer, template),
+        template=template,
     )
 
 
@@ -147,6 +150,7 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         config=config,
         tokenizer=processor.tokenizer,
         prompting=prompting,
+        template=template,
         image_token_id=image_token_id,
         image_tokens=prompting.prepare_text(IMAGE_MARKER, [square]).image_tokens,
     )

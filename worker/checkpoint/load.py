@@ -12,24 +12,18 @@ from PIL import Image
 from torch import nn
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
-from controller.protocol.fleet import LoadProgress, ModelCard, Quantisation
-from worker.checkpoint.adapter import attach_adapter, check_adapter
-from worker.checkpoint.errors import (
-    AdapterError,
-    CheckpointError,
-    IncompleteError,
-    QuantisationError,
-)
-from worker.checkpoint.facts import facts_of
-from worker.checkpoint.families import family_of
-from worker.checkpoint.formats import plan_load
-from worker.checkpoint.memory import count_weights, free_bytes, require_memory
-from worker.checkpoint.placement import Placement, place
+from controller.protocol.fleet import LoadProgress, ModelCard
+from worker.checkpoint.adapter import attach_adapter
+from worker.checkpoint.card import card_of
+from worker.checkpoint.errors import CheckpointError, IncompleteError
+from worker.checkpoint.memory import require_memory
+from worker.checkpoint.placement import Placement
 from worker.checkpoint.plan import LoadPlan, Part
-from worker.checkpoint.preflight import require_tensors, skeleton, some
+from worker.checkpoint.preflight import some
 from worker.checkpoint.prompt import PreparedPrompt, Prompting
 from worker.checkpoint.quantise import quantisation_config
 from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.survey import survey
 from worker.checkpoint.templates import ChatTemplate
 from worker.checkpoint.tensors import TensorStore
 
@@ -64,6 +58,7 @@ class LoadedCheckpoint:
         prompting: how it is asked.
         context_length: tokens that prompt and answer may have together; None where unlimited.
         device: where inputs go.
+        devices: those that hold a part of the model.
         dtype: of the weights that are not quantised, and of ``pixel_values``.
         eos_token_ids: tokens that end an answer.
         image_token_id: the placeholder in ``input_ids``; may lie after the vocabulary, so that it
@@ -77,6 +72,7 @@ class LoadedCheckpoint:
     prompting: Prompting
     context_length: int | None
     device: torch.device
+    devices: tuple[torch.device, ...]
     dtype: torch.dtype
     eos_token_ids: frozenset[int]
     image_token_id: int | None
@@ -115,21 +111,11 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
         CheckpointError: it does not load; the message names the cause and the way out.
     """
     on_progress(LoadProgress(phase="reading config"))
-    plan = plan_load(spec)
-    _require_mergeable(spec, plan)
-    tensors = plan.tensors()
-    facts = facts_of(spec, plan, tensors)
-    placement = place(spec, tensors)
-    # What can fail before any weight is read, fails here.
-    family = family_of(plan, spec)
-    bones = skeleton(family.model_class, family.config)
-    if family.names_are_final:
-        require_tensors(bones, plan, tensors)
-    if plan.adapter is not None:
-        check_adapter(bones, plan.adapter)
-    require_memory(
-        count_weights(bones, tensors), spec.quantisation, placement, free_bytes(placement.device)
-    )
+    surveyed = survey(spec)
+    plan, family, placement = surveyed.plan, surveyed.family, surveyed.placement
+    require_memory(spec, placement, surveyed.size, surveyed.bones)
+    card = card_of(surveyed)
+    tensors = surveyed.tensors
     meter = _Meter(on_progress, sum(planned.header.num_bytes for planned in tensors.values()))
     store = TensorStore(meter.add)
     try:
@@ -146,31 +132,18 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     generation = _generation_config(plan)
     on_progress(meter.finished("ready"))
     return LoadedCheckpoint(
-        card=facts.card.model_copy(
-            update={"dtype": placement.dtype_name, "image_tokens": family.image_tokens}
-        ),
+        card=card,
         model=model,
         tokenizer=family.tokenizer,
         prompting=family.prompting,
         context_length=plan.context_length,
         device=placement.device,
+        devices=placement.devices,
         dtype=placement.dtype,
         eos_token_ids=_eos(generation, plan, family.tokenizer),
         image_token_id=family.image_token_id,
         generation_defaults=_defaults(generation),
     )
-
-
-def _require_mergeable(spec: LoadSpec, plan: LoadPlan) -> None:
-    if not spec.merge_lora:
-        return
-    if plan.adapter is None:
-        raise AdapterError(f"--merge-lora: {plan.folder.path} is no adapter, nothing can be merged")
-    if spec.quantisation is not Quantisation.NONE:
-        raise QuantisationError(
-            f"--merge-lora would round the adapter to {spec.quantisation} together with its base, "
-            "which loses what it has learned; leave it unmerged, or load in full precision"
-        )
 
 
 def _build(
@@ -186,7 +159,7 @@ def _build(
         config=config,
         state_dict=state,
         dtype=placement.dtype,
-        device_map={"": placement.device},
+        device_map=placement.transformers_map,
         quantization_config=quantisation_config(spec, placement.dtype),
         attn_implementation=spec.attn_implementation,
         ignore_mismatched_sizes=True,  # reported below, with all names
@@ -271,13 +244,15 @@ def _eos(generation: Mapping[str, Any], plan: LoadPlan, tokenizer: Any) -> froze
 
 def _defaults(generation: Mapping[str, Any]) -> GenerationDefaults:
     penalty = generation.get("repetition_penalty")
+    temperature, top_k = generation.get("temperature"), generation.get("top_k")
     # As in transformers: without do_sample the other settings say nothing.
     if not generation.get("do_sample", False):
         return GenerationDefaults(repetition_penalty=penalty)
     return GenerationDefaults(
-        temperature=generation.get("temperature", 1.0),
+        # transformers' own defaults, also where a key is there with null.
+        temperature=1.0 if temperature is None else temperature,
         top_p=generation.get("top_p"),
-        top_k=generation.get("top_k"),
+        top_k=50 if top_k is None else top_k,
         min_p=generation.get("min_p"),
         repetition_penalty=penalty,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from controller.protocol.fleet import Quantisation
+from worker.checkpoint.budgets import STRATEGIES
 from worker.checkpoint.errors import CheckpointError, QuantisationError
 from worker.checkpoint.plan import PlannedTensor
 from worker.checkpoint.spec import LoadSpec
@@ -24,10 +25,41 @@ _QUANTISED_DEVICES = ("cpu", "cuda", "xpu")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device, and the dtype of the weights that are not quantised."""
+    """Where a model goes, and the dtype of its weights that are not quantised.
+
+    Attributes:
+        device: where inputs go: that of the embeddings.
+        dtype: of the weights that are not quantised, and of keys and values.
+        device_map: modules by the start of their names, where the model is laid out over devices;
+            the longest match decides. Empty: all of it on ``device``.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    device_map: Mapping[str, torch.device] = field(default_factory=dict)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Those that hold a part of it, each once."""
+        return tuple(dict.fromkeys(self.device_map.values())) or (self.device,)
+
+    def device_of(self, name: str) -> torch.device:
+        """Where a parameter goes, by its name in the whole model."""
+        while name not in self.device_map:
+            if not name:
+                return self.device
+            name = name.rpartition(".")[0]
+        return self.device_map[name]
+
+    @property
+    def transformers_map(self) -> dict[str, torch.device | int | str]:
+        """As ``from_pretrained`` takes it: GPUs of a layout by their numbers."""
+        if not self.device_map:
+            return {"": self.device}
+        return {
+            name: device.index if device.type == "cuda" else device.type
+            for name, device in self.device_map.items()
+        }
 
     @property
     def dtype_name(self) -> str:
@@ -42,14 +74,22 @@ def place(spec: LoadSpec, tensors: Mapping[str, PlannedTensor]) -> Placement:
         CheckpointError: there is no such device or dtype.
         QuantisationError: bitsandbytes does not serve the device.
     """
-    device = _parse(spec.device)
+    device = _parse(_first_device(spec))
     if spec.quantisation is not Quantisation.NONE and device.type not in _QUANTISED_DEVICES:
         raise QuantisationError(
             f"bitsandbytes cannot hold {spec.quantisation} weights on {device.type}; it serves "
             f"{', '.join(_QUANTISED_DEVICES)}. Load in full precision, or with --device cpu"
         )
-    _require_device(device)
+    require_device(device)
     return Placement(device, _dtype(spec.dtype, device, tensors))
+
+
+def _first_device(spec: LoadSpec) -> str:
+    """The flag that names a device; a layout over several is settled by `layout.lay_out`."""
+    if spec.device_map is None or spec.device_map in STRATEGIES:
+        return spec.device
+    # Any of them serves to choose the dtype, a GPU best ("cpu" < "cuda:0").
+    return spec.device_map if isinstance(spec.device_map, str) else max(spec.device_map.values())
 
 
 def _parse(name: str) -> torch.device:
@@ -67,12 +107,16 @@ def _parse(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def _require_device(device: torch.device) -> None:
+def require_device(device: torch.device) -> None:
+    """Checks that this machine has a device.
+
+    Raises:
+        CheckpointError: it has not.
+    """
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise CheckpointError(
-            f"--device {device} asks for a GPU that is not there: torch sees "
-            f"{torch.cuda.device_count()}. Use --device cpu, or install a torch that is built for "
-            "this machine's GPU"
+            f"{device} is a GPU that is not there: torch sees {torch.cuda.device_count()}. Use "
+            "--device cpu, or install a torch that is built for this machine's GPU"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise CheckpointError("--device mps: this machine has no Metal device; use --device cpu")

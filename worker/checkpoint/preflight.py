@@ -14,12 +14,33 @@ import torch
 from worker.checkpoint.errors import BaseModelError, CheckpointError, IncompleteError, TowerError
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.plan import LoadPlan, Part, PlannedTensor, part_of
+from worker.checkpoint.spec import AttentionName
 
 
-def skeleton(model_class: Any, config: Any) -> Any:  # noqa: ANN401 - transformers is untyped
-    """The model without data. Its config is a copy, since building a model settles parts of it."""
-    with torch.device("meta"):
-        return model_class(copy.deepcopy(config))
+def skeleton(
+    model_class: Any,  # noqa: ANN401 - transformers is untyped
+    config: Any,  # noqa: ANN401
+    attn_implementation: AttentionName | None = None,
+) -> Any:  # noqa: ANN401
+    """The model without data. Its config is a copy, since building a model settles parts of it.
+
+    Raises:
+        CheckpointError: the model, or this machine, has no such attention.
+    """
+    config = copy.deepcopy(config)
+    if attn_implementation is not None:
+        config._attn_implementation = attn_implementation  # noqa: SLF001 - as from_pretrained does
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except (ImportError, ValueError) as error:
+        if attn_implementation is None:
+            raise
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"--attn-implementation {attn_implementation} is not to be had for "
+            f"{model_class.__name__} here: {reason}. Without the flag, transformers chooses"
+        ) from error
 
 
 def require_tensors(

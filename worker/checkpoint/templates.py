@@ -44,12 +44,14 @@ class ChatTemplate:
         stop_strings: what ends an answer, besides the model's end tokens; never part of it.
         images_first: whether the first question's images go before its text.
         is_ours: whether it came with Paragone; those take messages whose content is text alone.
+        origin: where it comes from: its name, or the file or folder that holds it.
     """
 
     source: str
     stop_strings: tuple[str, ...] = ()
     images_first: bool = True
     is_ours: bool = False
+    origin: str = ""
 
 
 @cache
@@ -134,7 +136,7 @@ def parse_template(source: str, *, origin: str, is_ours: bool = False) -> ChatTe
     first = _constant(said.get("images_first"), True, origin)
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
         raise TemplateError(f"{origin}: stop_strings must be a list of strings, not {stops!r}")
-    return ChatTemplate(source, tuple(stops), bool(first), is_ours)
+    return ChatTemplate(source, tuple(stops), bool(first), is_ours, origin)
 
 
 def _constant(node: nodes.Node | None, default: object, origin: str) -> object:
