@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         heartbeat_seconds=settings.heartbeat_seconds,
         fleet_token=token.get_secret_value() if token else None,
         body_limits=BodyLimits(settings.max_body_bytes, settings.body_seconds),
+        image_policy=settings.image_policy(),
         grace_seconds=settings.grace_seconds,
         on_failure=stop,
     )

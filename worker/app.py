@@ -24,9 +24,12 @@ from worker.loading import EngineBuilder, load_engine
 from worker.registration import Membership, Registration
 from worker.routes.body import DEFAULT_BODY_LIMITS, BodyLimits
 from worker.routes.chat import chat_routes
+from worker.routes.images import ImageReader
 from worker.routes.metrics import metrics_routes
 from worker.routes.models import model_routes
+from worker.routes.preview import preview_routes
 from worker.telemetry import Telemetry
+from worker.vision.policy import DEFAULT_IMAGE_POLICY, ImagePolicy
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Worker:
         worker_id: of this process.
         heartbeat_seconds: how often controllers hear from it.
         body_limits: what a request's body may be.
+        image_policy: what images it may have.
         fleet_token: what controllers ask workers for, where they do.
         grace_seconds: how long answers may go on after a stop was asked for.
         on_failure: called once nothing can be served any more and controllers know it.
@@ -59,6 +63,7 @@ class Worker:
         heartbeat_seconds: float = 1.0,
         fleet_token: str | None = None,
         body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+        image_policy: ImagePolicy = DEFAULT_IMAGE_POLICY,
         grace_seconds: float = 30,
         on_failure: Callable[[], None],
     ) -> None:
@@ -78,7 +83,7 @@ class Worker:
         )
         self.lifecycle.on_change(self._registration.announce)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.app = self._create_app(worker_id, body_limits)
+        self.app = self._create_app(worker_id, body_limits, ImageReader(image_policy))
 
     async def leave(self) -> None:
         """Before the listener closes: not ready any more, and no controller routes here.
@@ -89,14 +94,27 @@ class Worker:
         self._spawn(self._abort_after_grace())
         await self._registration.drain()
 
-    def _create_app(self, worker_id: str, body_limits: BodyLimits) -> FastAPI:
+    def _create_app(
+        self, worker_id: str, body_limits: BodyLimits, image_reader: ImageReader
+    ) -> FastAPI:
         app = Api("Paragone worker", self._lifespan)
         app.add_middleware(RequestIdMiddleware)
         install_errors(app)
         install_health(app, not_ready_reason=self.lifecycle.not_ready_reason)
         telemetry = Telemetry(self.lifecycle)
         app.include_router(
-            chat_routes(self.lifecycle, telemetry, worker_id=worker_id, body_limits=body_limits)
+            chat_routes(
+                self.lifecycle,
+                telemetry,
+                image_reader,
+                worker_id=worker_id,
+                body_limits=body_limits,
+            )
+        )
+        app.include_router(
+            preview_routes(
+                self.lifecycle, image_reader, worker_id=worker_id, body_limits=body_limits
+            )
         )
         app.include_router(model_routes(self.lifecycle))
         app.include_router(metrics_routes(telemetry.registry))

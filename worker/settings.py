@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from controller.chassis.settings import ProcessSettings
 from worker.loading_settings import LoadingSettings
+from worker.vision.decode import ImageLimits
+from worker.vision.policy import ImagePolicy, RemotePolicy
 
 _log = logging.getLogger(__name__)
 
 ENV_PREFIX = "PARAGONE_WORKER_"
+
+# A name without scheme, port or path; "*" alone; or "*." before a name.
+_HOST_PATTERN = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 def _http_address(address: str) -> str:
@@ -73,6 +79,24 @@ class WorkerSettings(ProcessSettings, LoadingSettings):
     body_seconds: float = Field(
         default=60.0, gt=0, description="how long a request's body may take to arrive"
     )
+    max_images: int = Field(default=32, ge=0, description="most images of one request")
+    max_image_bytes: int = Field(
+        default=20 * 1024 * 1024, ge=1024, description="largest image file, before it is decoded"
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000,
+        ge=1,
+        le=80_000_000,
+        description="largest image, by its header, before it is decoded",
+    )
+    allow_remote_images: tuple[str, ...] = Field(
+        default=(),
+        description="hosts that images may be fetched from, with commas between: example.org, "
+        "*.example.org for all below it, * for any; private addresses never; without it, none",
+    )
+    remote_image_seconds: float = Field(
+        default=10.0, gt=0, description="how long one image may take to fetch, redirects included"
+    )
     grace_seconds: int = Field(
         default=30, ge=0, description="how long answers may go on after a stop was asked for"
     )
@@ -82,12 +106,20 @@ class WorkerSettings(ProcessSettings, LoadingSettings):
     multi_modal: bool = Field(default=False, description="LLaVA's flag: see the log")
     use_flash_attn: bool = Field(default=False, description="LLaVA's flag: see the log")
 
-    @field_validator("controller_address", mode="before")
+    @field_validator("controller_address", "allow_remote_images", mode="before")
     @classmethod
     def _split_addresses(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
         return value
+
+    @field_validator("allow_remote_images")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST_PATTERN.fullmatch(host):
+                raise ValueError(f"expected a host such as example.org, not {host!r}")
+        return tuple(host.lower() for host in hosts)
 
     @model_validator(mode="after")
     def _can_be_carried_out(self) -> Self:
@@ -96,6 +128,14 @@ class WorkerSettings(ProcessSettings, LoadingSettings):
                 "--controller-address names no controller; say --no-register to serve without one"
             )
         return self
+
+    def image_policy(self) -> ImagePolicy:
+        """What images requests may have."""
+        return ImagePolicy(
+            limits=ImageLimits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels),
+            max_images=self.max_images,
+            remote=RemotePolicy(self.allow_remote_images, self.remote_image_seconds),
+        )
 
     def explain_inherited_flags(self) -> None:
         """Says in the log what LLaVA's flags that were given come to here."""

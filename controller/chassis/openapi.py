@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,8 +11,10 @@ from starlette.types import Lifespan
 from controller.chassis.http import package_version
 from controller.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from controller.protocol.errors import ErrorBody
+from controller.protocol.preview import Preview, PreviewRequest
 
 CHAT_COMPLETIONS = "/v1/chat/completions"
+PREVIEW = "/v1/preview"
 
 
 class Api(FastAPI):
@@ -33,11 +36,14 @@ class Api(FastAPI):
         """The document at ``/openapi.json``."""
         schema = super().openapi()
         _describe_chat_completions(schema)
+        _describe_preview(schema)
         return schema
 
 
-def _describe_chat_completions(schema: dict[str, Any]) -> None:
-    """Adds the route to an OpenAPI document: it reads its own body, unseen by the framework."""
+def _references(
+    schema: dict[str, Any],
+) -> tuple[Callable[[type[Any]], dict[str, str]], Callable[[str], dict[str, Any]]]:
+    """Two functions: one refers to a message, which it adds to the document; one to an error."""
     components = schema.setdefault("components", {}).setdefault("schemas", {})
 
     def reference(model: type[Any]) -> dict[str, str]:
@@ -53,6 +59,40 @@ def _describe_chat_completions(schema: dict[str, Any]) -> None:
             "content": {"application/json": {"schema": reference(ErrorBody)}},
         }
 
+    return reference, failure
+
+
+def _describe_preview(schema: dict[str, Any]) -> None:
+    reference, failure = _references(schema)
+    schema["paths"][PREVIEW] = {
+        "post": {
+            "tags": ["images"],
+            "summary": "What the model would see",
+            "description": "The prompt of a conversation, and its images as the model's encoder "
+            "gets them, as PNGs. Nothing is generated.",
+            "operationId": "preview",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": reference(PreviewRequest)}},
+            },
+            "responses": {
+                "200": {
+                    "description": "The prompt and the pictures",
+                    "content": {"application/json": {"schema": reference(Preview)}},
+                },
+                "400": failure("An image or a field is wrong, or the model has no such mode"),
+                "404": failure("There is no such model"),
+                "413": failure("The body is too large"),
+                "429": failure("Too many previews are being made; see Retry-After"),
+                "503": failure("The model is loading, or nobody serves it now; see Retry-After"),
+            },
+        }
+    }
+
+
+def _describe_chat_completions(schema: dict[str, Any]) -> None:
+    """Adds the route to an OpenAPI document: it reads its own body, unseen by the framework."""
+    reference, failure = _references(schema)
     schema["paths"][CHAT_COMPLETIONS] = {
         "post": {
             "tags": ["OpenAI"],

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from controller.protocol.chat import ChatMessage
 from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import ModelCard
-from worker.engine.protocol import GenerationRequest, SamplingParams
+from worker.engine.protocol import GenerationRequest, PromptView, SamplingParams
+from worker.vision.tiles import ImageView
 
 END = 0
 
@@ -63,6 +64,11 @@ class FakeModel:
         text = " ".join(_text(message) for message in request.messages)
         image_tokens = 4 * len(request.images)
         return FakePrompt(text, len(text.split()) + image_tokens, image_tokens)
+
+    def preview(self, request: GenerationRequest) -> PromptView:
+        prompt = self.prepare(request)
+        images = tuple(ImageView((image,), 4, (1, 1)) for image in request.images)
+        return PromptView(prompt.text, prompt.prompt_tokens, prompt.image_tokens, images)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))

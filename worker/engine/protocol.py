@@ -23,6 +23,8 @@ from worker.engine.tokens import ShownToken
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from worker.vision.tiles import ImageView
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -110,6 +112,16 @@ GenerationEvent = Accepted | TextDelta | Finished
 
 
 @dataclass(frozen=True, slots=True)
+class PromptView:
+    """A prompt as it would be asked, and what its images are to the encoder."""
+
+    prompt: str
+    prompt_tokens: int
+    image_tokens: int
+    images: tuple[ImageView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """How busy an engine is, and what it has done since it started."""
 
@@ -155,6 +167,15 @@ class Engine(Protocol):
             QueueFullError: nothing was accepted; when to come back is in the error.
             BadRequestError: the prompt cannot be made or does not fit.
             ParagoneError: whatever else went wrong, before or after acceptance.
+        """
+        ...
+
+    async def preview(self, request: GenerationRequest) -> PromptView:
+        """What `generate` would ask the model; nothing is asked.
+
+        Raises:
+            QueueFullError: too many previews are being made.
+            BadRequestError: the prompt cannot be made, or its images cannot be shown.
         """
         ...
 

@@ -7,13 +7,19 @@ neither the loop nor the model waits for them. What runs on the model's thread i
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
-from controller.protocol.errors import ContextLengthError, DeviceLostError, ParagoneError
+from controller.protocol.errors import (
+    ContextLengthError,
+    DeviceLostError,
+    ParagoneError,
+    QueueFullError,
+)
 from controller.protocol.fleet import ModelCard
 from worker.engine.answer import Answer
 from worker.engine.job import Job, Prepared, PreparedT, internal_error, shutting_down
@@ -23,12 +29,15 @@ from worker.engine.protocol import (
     Finished,
     GenerationEvent,
     GenerationRequest,
+    PromptView,
 )
 from worker.engine.scheduler import Phase, Scheduler, Ticket
 from worker.engine.timing import Timing
 
 # The pace that is reported is taken over this many recent answers.
 RECENT_ANSWERS = 16
+# They share the preparing thread with requests, which are not to wait long for them.
+MAX_PREVIEWS = 4
 
 PreparedT_co = TypeVar("PreparedT_co", bound=Prepared, covariant=True)
 
@@ -56,6 +65,14 @@ class ServedModel(Protocol[PreparedT_co]):
 
         Raises:
             BadRequestError: the messages cannot be put into this model's prompt.
+        """
+        ...
+
+    def preview(self, request: GenerationRequest) -> PromptView:
+        """What it would be asked. Called on the preparing thread.
+
+        Raises:
+            BadRequestError: as `prepare`, or the images cannot be shown.
         """
         ...
 
@@ -94,6 +111,7 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._preparing_thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._closed = False
+        self._previews = 0  # that are being made
         self._is_lost = False
         self._steps = 0  # written by the model's thread alone
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_ANSWERS)  # tokens, seconds
@@ -152,6 +170,23 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             job.aborted.set()
             if ticket.phase in {Phase.PREPARING, Phase.WAITING}:
                 self._end(job)
+
+    async def preview(self, request: GenerationRequest) -> PromptView:
+        """See `Engine.preview`."""
+        if self._closed:
+            raise shutting_down()
+        if self._previews >= MAX_PREVIEWS:
+            raise QueueFullError(
+                f"{self._previews} previews are being made; come back in a moment",
+                retry_after_seconds=1,
+            )
+        self._previews += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._preparing_thread, contextvars.copy_context().run, self._preview, request
+            )
+        finally:
+            self._previews -= 1
 
     def abort_all(self) -> None:
         """See `Engine.abort_all`."""
@@ -215,6 +250,14 @@ class QueuedEngine(ABC, Generic[PreparedT]):
                 param="messages",
             )
         return prepared
+
+    def _preview(self, request: GenerationRequest) -> PromptView:
+        try:
+            return self._served.preview(request)
+        except ParagoneError:
+            raise
+        except Exception as exc:
+            raise internal_error(exc, "making a preview", request) from exc
 
     def _start_waiting(self) -> None:
         while (ticket := self._scheduler.start_next(self._clock())) is not None:

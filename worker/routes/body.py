@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -18,8 +19,11 @@ from controller.protocol.errors import (
     RequestTimeoutError,
     UnsupportedError,
 )
+from controller.protocol.message import Message
 
 _log = logging.getLogger(__name__)
+
+RequestT = TypeVar("RequestT", bound=Message)
 
 # OpenAI takes four; each is looked for after every token.
 MAX_STOP_STRINGS = 16
@@ -72,11 +76,27 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
 
 
 def parse_chat_request(body: bytes) -> ChatCompletionRequest:
-    """The request, checked; unknown fields are ignored and named in the debug log.
+    """The request, checked.
+
+    Raises:
+        BadRequestError: see `parse_request`.
+        UnsupportedError: it is valid, and nothing that this worker can do.
+    """
+    chat = parse_request(body, ChatCompletionRequest)
+    if chat.n > 1:
+        raise UnsupportedError(
+            "n: this worker gives one answer a request; send the request n times", param="n"
+        )
+    if len(chat.stop_strings) > MAX_STOP_STRINGS:
+        raise BadRequestError(f"stop: at most {MAX_STOP_STRINGS} strings", param="stop")
+    return chat
+
+
+def parse_request(body: bytes, kind: type[RequestT]) -> RequestT:
+    """A request of some kind; unknown fields are ignored and named in the debug log.
 
     Raises:
         BadRequestError: it is no JSON, or a field is wrong; ``param`` names the field.
-        UnsupportedError: it is valid, and nothing that this worker can do.
     """
     try:
         content = from_json(body)
@@ -85,19 +105,13 @@ def parse_chat_request(body: bytes) -> ChatCompletionRequest:
     if not isinstance(content, dict):
         raise BadRequestError("The body should be a JSON object with model and messages")
     try:
-        chat = ChatCompletionRequest.model_validate(content)
+        request = kind.model_validate(content)
     except ValidationError as exc:
         raise _bad_field(exc.errors(include_url=False)) from exc
-    unknown = sorted(content.keys() - ChatCompletionRequest.model_fields.keys())
+    unknown = sorted(content.keys() - kind.model_fields.keys())
     if unknown:
         _log.debug("ignored fields: %s", ", ".join(unknown))
-    if chat.n > 1:
-        raise UnsupportedError(
-            "n: this worker gives one answer a request; send the request n times", param="n"
-        )
-    if len(chat.stop_strings) > MAX_STOP_STRINGS:
-        raise BadRequestError(f"stop: at most {MAX_STOP_STRINGS} strings", param="stop")
-    return chat
+    return request
 
 
 def _bad_field(errors: Sequence[ErrorDetails]) -> BadRequestError:

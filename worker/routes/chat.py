@@ -46,12 +46,16 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def chat_routes(
-    lifecycle: Lifecycle, telemetry: Telemetry, *, worker_id: str, body_limits: BodyLimits
+    lifecycle: Lifecycle,
+    telemetry: Telemetry,
+    image_reader: ImageReader,
+    *,
+    worker_id: str,
+    body_limits: BodyLimits,
 ) -> APIRouter:
     """The route, over what it needs."""
     router = APIRouter(tags=["openai"])
     headers = {"x-worker-id": worker_id}
-    image_reader = ImageReader()
 
     @router.post(CHAT_COMPLETIONS, response_model=None)
     async def create_chat_completion(request: Request) -> Response:

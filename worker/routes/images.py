@@ -1,4 +1,4 @@
-"""The images of a conversation, decoded off the event loop."""
+"""The images of a conversation: fetched where that is allowed, and decoded off the event loop."""
 
 from __future__ import annotations
 
@@ -10,22 +10,35 @@ from PIL.Image import Image
 from controller.protocol.chat import ChatMessage, ImagePart
 from controller.protocol.errors import BadImageError
 from worker.vision.decode import decode_image
+from worker.vision.fetch import RemoteImages
+from worker.vision.policy import DEFAULT_IMAGE_POLICY, ImagePolicy
 
 # Decoded pixels take far more memory than the body they came in.
 DECODERS = 2
+_REMOTE = ("http://", "https://")
 
 
 class ImageReader:
-    """Decodes the images of requests, few at a time."""
+    """Reads the images of requests, few at a time.
 
-    def __init__(self) -> None:
+    Args:
+        policy: what is accepted.
+        remote: who fetches them; None makes it of the policy.
+    """
+
+    def __init__(
+        self, policy: ImagePolicy = DEFAULT_IMAGE_POLICY, remote: RemoteImages | None = None
+    ) -> None:
+        self._policy = policy
+        self._remote = remote or RemoteImages(policy.remote, max_bytes=policy.limits.max_bytes)
         self._limiter = anyio.CapacityLimiter(DECODERS)
 
     async def read(self, messages: Sequence[ChatMessage]) -> tuple[Image, ...]:
         """The images of all parts, in order.
 
         Raises:
-            BadImageError: one cannot be read; ``param`` names its place in the body.
+            BadImageError: there are too many, or one cannot be read; ``param`` names its place in
+                the body.
         """
         places = [
             (f"messages.{row}.content.{column}.image_url.url", part.image_url.url)
@@ -34,10 +47,21 @@ class ImageReader:
             for column, part in enumerate(message.content)
             if isinstance(part, ImagePart)
         ]
-        return tuple([await self._decode(place, url) for place, url in places])
+        if len(places) > self._policy.max_images:
+            raise BadImageError(
+                f"the request has {len(places)} images; at most {self._policy.max_images} are "
+                "accepted (--max-images)",
+                param="messages",
+            )
+        return tuple([await self._read(place, url) for place, url in places])
 
-    async def _decode(self, place: str, url: str) -> Image:
+    async def _read(self, place: str, url: str) -> Image:
         try:
-            return await anyio.to_thread.run_sync(decode_image, url, limiter=self._limiter)
+            source: str | bytes = url
+            if self._policy.remote.hosts and url.strip().lower().startswith(_REMOTE):
+                source = await self._remote.fetch(url.strip())
+            return await anyio.to_thread.run_sync(
+                decode_image, source, self._policy.limits, limiter=self._limiter
+            )
         except BadImageError as exc:
             raise BadImageError(exc.message, param=place) from exc

@@ -9,7 +9,6 @@ import struct
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
-from urllib.parse import urlsplit
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -19,7 +18,7 @@ from controller.protocol.errors import BadImageError
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<parameters>(?:;[^,;]+)*),", re.ASCII)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NOT_BASE64 = re.compile(r"\s+")
 _PIL_BOMB_SIZE = re.compile(r"\((\d+) pixels\)")
 
@@ -93,11 +92,12 @@ def _bytes_of(source: str, limits: ImageLimits) -> bytes:
         if ";base64" not in match["parameters"].lower():
             raise BadImageError("the data: URI is not base64; write data:image/png;base64,...")
         encoded = encoded[match.end() :]
-    elif _SCHEME.match(encoded):
-        scheme = urlsplit(encoded).scheme
+    elif scheme := _SCHEME.match(encoded):
+        is_web = scheme[1].lower() in {"http", "https"}
+        way_out = ", or start the worker with --allow-remote-images" if is_web else ""
         raise BadImageError(
-            f"this worker does not fetch images from {scheme}: addresses; send the image itself, "
-            "as a data: URI (data:image/png;base64,...)"
+            f"this worker does not fetch images from {scheme[1]}: addresses; send the image "
+            f"itself, as a data: URI (data:image/png;base64,...){way_out}"
         )
     # Four characters are three bytes; checked first, so that nothing large is decoded.
     if len(encoded) // 4 * 3 > limits.max_bytes + 3:
