@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
 )
 
 from worker.checkpoint import llava
-from worker.checkpoint.errors import TemplateError, TokenizerError
+from worker.checkpoint.errors import TemplateError
 from worker.checkpoint.llava_prompt import LlavaPrompting
 from worker.checkpoint.native_prompt import NativePrompting
 from worker.checkpoint.plan import Family, LoadPlan
+from worker.checkpoint.processor import load_processor
 from worker.checkpoint.projector import model_class
 from worker.checkpoint.prompt import IMAGE_MARKER, Prompting
 from worker.checkpoint.spec import LoadSpec
@@ -131,7 +130,9 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
 def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     path = plan.tokenizer_folder.path
     config = AutoConfig.from_pretrained(path, trust_remote_code=spec.trust_remote_code)
-    processor = _processor(path, spec)
+    processor = load_processor(
+        plan.tokenizer_folder, config, trust_remote_code=spec.trust_remote_code
+    )
     if spec.chat_template is not None:
         template = read_template(spec.chat_template)
     else:
@@ -154,18 +155,6 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         image_token_id=image_token_id,
         image_tokens=prompting.prepare_text(IMAGE_MARKER, [square]).image_tokens,
     )
-
-
-def _processor(path: Path, spec: LoadSpec) -> Any:  # noqa: ANN401 - transformers is untyped
-    try:
-        return AutoProcessor.from_pretrained(path, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        hint = ""
-        if importlib.util.find_spec("torchvision") is None:
-            # Those of models that also take videos are made of it, and fail in odd ways without.
-            hint = ". torchvision is not installed, which many processors need: install it"
-        reason = " ".join(str(error).split())
-        raise TokenizerError(f"the processor of {path} cannot be made: {reason}{hint}") from error
 
 
 def _image_token_id(config: Any, processor: Any) -> int:  # noqa: ANN401

@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode, TextPart
-from controller.protocol.errors import BadImageError, UnsupportedError
+from controller.protocol.errors import BadImageError, BadRequestError, UnsupportedError
 from worker.checkpoint.conversation import (
     flatten,
     mark_images,
@@ -25,8 +25,9 @@ from worker.checkpoint.templates import ChatTemplate
 from worker.vision.clip import pad_to_square
 from worker.vision.tiles import ImageView
 
-# Of a prompt's features, what every model takes anyway, or builds by itself.
-_NOT_INPUTS = ("input_ids", "attention_mask")
+# Of a prompt's features, what every model takes anyway or builds by itself, and what PaliGemma's
+# processor adds for training.
+_NOT_INPUTS = ("input_ids", "attention_mask", "labels")
 # A processor's names for tokens that it counts and replaces.
 _PLACEHOLDERS = ("image_token", "boi_token", "video_token", "audio_token", "fake_image_token")
 _WORD_JOINER = "\u2060"  # has no width
@@ -110,9 +111,7 @@ class NativePrompting:
         except TemplateError as error:
             raise refused_by_template(error) from error
         except ValueError as error:
-            if not images:
-                raise
-            raise _refused_image(error) from error
+            raise _refused(error, with_images=bool(images)) from error
         return self._prepared(text, features, self._template)
 
     def _prepare_rendered(
@@ -129,9 +128,7 @@ class NativePrompting:
                 add_special_tokens=not (starts and text.startswith(starts)),
             )
         except ValueError as error:
-            if not images:
-                raise
-            raise _refused_image(error) from error
+            raise _refused(error, with_images=bool(images)) from error
         return self._prepared(text.replace(PLACEHOLDER, IMAGE_MARKER), features, template)
 
     def _renders_parts(self, template: ChatTemplate) -> bool:
@@ -235,8 +232,13 @@ class NativePrompting:
         )
 
 
-def _refused_image(error: ValueError) -> BadImageError:
-    return BadImageError(f"the model's processor refuses an image: {error}")
+def _refused(error: ValueError, *, with_images: bool) -> BadRequestError:
+    if with_images:
+        return BadImageError(f"the model's processor refuses an image: {error}")
+    # Such as those of models that answer about images alone.
+    return BadRequestError(
+        f"the model's processor refuses a conversation without images: {error}", param="messages"
+    )
 
 
 def _square(image: Image.Image, mode: ImageProcessMode) -> Image.Image:

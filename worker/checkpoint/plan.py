@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,22 +30,50 @@ class Part(StrEnum):
     PROJECTOR = "projector"
 
 
-# How the parameters of vision towers and projectors begin, in transformers' vision-language models.
-_TOWERS = (
-    "model.vision_tower.",
-    "model.visual.",
-    "model.vision_model.",
-    "vision_tower.",
-    "visual.",
+# What transformers' vision-language models call their encoders and projectors; in its older classes
+# there is no "model." around the whole.
+TOWERS = (
+    "model.vision_tower",
+    "model.vision_model",
+    "model.high_res_vision_model",
+    "model.vision_encoder",
+    "model.visual",
+    "model.image_tower",
+    "model.video_tower",
+    "model.audio_tower",
+    "vision_tower",
+    "vision_model",
+    "visual",
 )
-_PROJECTORS = ("model.multi_modal_projector.", "model.image_newline", "model.connector.")
+PROJECTORS = (
+    "model.multi_modal_projector",
+    "model.mm_projector",
+    "model.projector",
+    "model.connector",
+    "model.aligner",
+    "model.merger",
+    "model.resampler_model",
+    "model.vision_projection",
+    "model.vision_adapter",
+    "model.embed_vision",
+    "model.image_newline",
+    "multi_modal_projector",
+    "image_to_text_projection",
+    "language_projection",
+    "qformer",
+)
 
 
 def part_of(name: str) -> Part:
     """The part of a model that a parameter belongs to."""
-    if name.startswith(_TOWERS):
+    if is_within(name, TOWERS):
         return Part.VISION_TOWER
-    return Part.PROJECTOR if name.startswith(_PROJECTORS) else Part.LANGUAGE_MODEL
+    return Part.PROJECTOR if is_within(name, PROJECTORS) else Part.LANGUAGE_MODEL
+
+
+def is_within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module or a parameter is one of these modules, or a part of one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,12 @@ from torch import nn
 
 from controller.protocol.fleet import Quantisation
 from worker.checkpoint.errors import QuantisationError
+from worker.checkpoint.plan import PROJECTORS, TOWERS, is_within
 from worker.checkpoint.spec import LoadSpec
 
 # By module name. The head decides between tokens, and the encoder and projector are small beside
 # the language model: quantising them saves little and costs the most accuracy.
-_KEPT = [
-    "lm_head",
-    "model.vision_tower",
-    "model.multi_modal_projector",
-    "model.visual",
-    "model.vision_model",
-    "model.connector",
-]
+_KEPT = ["lm_head", "language_model.lm_head", "text_model.lm_head", *TOWERS, *PROJECTORS]
 
 BLOCK = 64  # weights that share a scale; bitsandbytes' default
 _PACKED_ROWS = 32
@@ -40,7 +34,7 @@ def quiet_bitsandbytes() -> None:
 
 def is_kept(module: str) -> bool:
     """Whether a module stays as it is, by the name that it has in the whole model."""
-    return any(module == name or module.startswith(f"{name}.") for name in _KEPT)
+    return is_within(module, _KEPT)
 
 
 def quantisation_config(spec: LoadSpec, dtype: torch.dtype) -> Any:  # noqa: ANN401

@@ -1,0 +1,96 @@
+"""The transformers processor of a checkpoint, as far as this machine's packages make one.
+
+Processors of models that also take videos have a part for them, which needs torchvision. Nothing
+else of theirs does: where torchvision is not installed, they are made without that part, and do for
+images what they do with it on PIL. Nothing here reads weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import PROCESSOR_MAPPING, AutoProcessor, ProcessorMixin
+from transformers.models.auto.processing_auto import processor_class_from_name
+
+from worker.checkpoint.errors import TokenizerError
+from worker.checkpoint.folder import CheckpointFolder
+
+_VIDEO = "video_processor"
+# Where a checkpoint may name its processor's class, in transformers' order.
+_NAMING_FILES = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer_config.json",
+)
+
+
+def load_processor(folder: CheckpointFolder, config: Any, *, trust_remote_code: bool) -> Any:  # noqa: ANN401
+    """The processor of a vision-language checkpoint.
+
+    Args:
+        folder: where its files are.
+        config: the model's transformers config, which decides where no file names a processor.
+        trust_remote_code: whether a processor's own code may run.
+
+    Raises:
+        TokenizerError: it cannot be made; says which package or which file is missing.
+    """
+    path = folder.path
+    try:
+        if importlib.util.find_spec("torchvision") is None:
+            made_for_both = _class_of(folder, config)
+            if made_for_both is not None and _VIDEO in made_for_both.get_attributes():
+                return _for_images_alone(made_for_both).from_pretrained(path)
+        return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise TokenizerError(f"the processor of {path} cannot be made: {_reason(error)}") from error
+
+
+def _class_of(folder: CheckpointFolder, config: Any) -> Any:  # noqa: ANN401
+    """The processor's class; None where transformers has none of that name."""
+    for file in _NAMING_FILES:
+        name = (folder.json(file) or {}).get("processor_class")
+        if name:
+            return processor_class_from_name(str(name))
+    return PROCESSOR_MAPPING.get(type(config), None)
+
+
+def _for_images_alone(made_for_both: Any) -> Any:  # noqa: ANN401
+    """A processor's class without its part for videos."""
+    return type(made_for_both.__name__, (made_for_both, _ImagesAlone), {"__module__": __name__})
+
+
+class _ImagesAlone(ProcessorMixin):  # type: ignore[misc] # transformers is untyped
+    """What a processor's class inherits from in place of `ProcessorMixin`: it drops one part."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        # Called by the processor's own __init__, with all its parts in their order.
+        parts = dict(zip(super().get_attributes(), args, strict=False)) | kwargs
+        parts.pop(_VIDEO, None)
+        super().__init__(**parts)
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The names of its parts, which decide what is loaded."""
+        return [name for name in super().get_attributes() if name != _VIDEO]
+
+    @classmethod
+    def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401
+        """The processor of loaded parts, by name: one that is left out would shift the others."""
+        settings = {name: value for name, value in processor_dict.items() if name != _VIDEO}
+        parts = dict(zip(cls.get_attributes(), args, strict=True)) | {_VIDEO: None}
+        return super().from_args_and_dict([], settings, **kwargs, **parts)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "torchvision" not in text.lower():
+        return text or type(error).__name__
+    release = torch.__version__.partition("+")[0]
+    return (
+        "it needs torchvision, which is not installed. Install the one that goes with this torch: "
+        f"pip install torchvision torch=={release}"
+    )
