@@ -12,12 +12,19 @@ import torch
 from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageUrl, TextPart
-from controller.protocol.errors import DeviceLostError, OutOfMemoryError, ParagoneError
+from controller.protocol.errors import (
+    BadRequestError,
+    DeviceLostError,
+    OutOfMemoryError,
+    ParagoneError,
+)
 from controller.protocol.fleet import ModelCard
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.templates import requested_template
 from worker.engine.protocol import GenerationRequest, PromptView
 from worker.engine.sampler import SamplingDefaults
+from worker.engine.sampler_factory import SamplerFactory
+from worker.engine.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from worker.checkpoint.load import LoadedCheckpoint
@@ -40,11 +47,20 @@ class CheckpointModel(ABC):
         self.end_token_ids = checkpoint.eos_token_ids
         given = checkpoint.generation_defaults
         # What the checkpoint leaves open is greedy and unfiltered, as in transformers.
-        self._defaults = SamplingDefaults(
+        defaults = SamplingDefaults(
             temperature=given.temperature or 0.0,
             top_p=given.top_p or 1.0,
             top_k=given.top_k or 0,
+            min_p=given.min_p or 0.0,
             repetition_penalty=given.repetition_penalty or 1.0,
+        )
+        config: Any = checkpoint.model.config
+        self._vocabulary = Vocabulary(checkpoint.tokenizer, self.end_token_ids)
+        self._samplers = SamplerFactory(
+            defaults,
+            vocabulary=self._vocabulary,
+            vocab_size=config.get_text_config(decoder=True).vocab_size,
+            end_token_ids=self.end_token_ids,
         )
 
     @property
@@ -54,6 +70,9 @@ class CheckpointModel(ABC):
 
     def prepare(self, request: GenerationRequest) -> PreparedPrompt:
         """Prompt and pixels, on the CPU."""
+        self._samplers.check(request.sampling)
+        if request.prompt is not None:
+            return self._prepare_prompt(request.prompt)
         return self._checkpoint.prepare(
             request.messages,
             request.images,
@@ -79,6 +98,10 @@ class CheckpointModel(ABC):
         )
         return text
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token stands for; see `Vocabulary.token_bytes`."""
+        return self._vocabulary.token_bytes(token_id)
+
     def device_memory_bytes(self) -> int | None:
         """What torch holds on an accelerator."""
         if self._checkpoint.device.type != "cuda":
@@ -103,6 +126,24 @@ class CheckpointModel(ABC):
             images=images,
         )
         self._two_tokens(self.prepare(request))
+
+    def _prepare_prompt(self, prompt: str | tuple[int, ...]) -> PreparedPrompt:
+        """A prompt that is continued as it is."""
+        if isinstance(prompt, str):
+            prepared = self._checkpoint.prompting.prepare_text(prompt, ())
+        else:
+            self._samplers.require_ids("prompt", prompt)
+            if self._checkpoint.image_token_id in prompt:
+                raise BadRequestError(
+                    "prompt: images have no token ids of their own; send them to "
+                    "/v1/chat/completions",
+                    param="prompt",
+                )
+            prepared = PreparedPrompt(self.decode(prompt), prompt, 0, {})
+        if not prepared.prompt_tokens:
+            raise BadRequestError("prompt: it is empty, and this model needs a token to go on from",
+                                  param="prompt")  # fmt: skip
+        return prepared
 
     @abstractmethod
     def _two_tokens(self, prepared: PreparedPrompt) -> None:
