@@ -12,8 +12,8 @@ from transformers import MistralConfig, Qwen2Config, Qwen3Config
 from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import Quantisation
 from tests.engine.test_transformers_model import GREEDY, first_tokens, loaded, request
+from worker.checkpoint.kv import bytes_per_token
 from worker.engine.batchable import why_not, why_not_batched
-from worker.engine.kv_slots import bytes_per_token
 from worker.engine.protocol import SamplingParams
 from worker.engine.slot_model import SlotModel
 from worker.engine.transformers_model import TransformersModel

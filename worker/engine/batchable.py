@@ -17,6 +17,8 @@ ROPE_TYPES = frozenset({"default", "linear", "llama3"})
 
 def why_not_batched(checkpoint: LoadedCheckpoint) -> str | None:
     """Why a model must run one answer at a time; None if answers can share a batch."""
+    if len(checkpoint.devices) > 1:
+        return f"its layers are on {', '.join(map(str, checkpoint.devices))}"
     model: Any = checkpoint.model
     return why_not(model.config)
 

@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 
 from controller.protocol.fleet import LoadProgress
+from worker.checkpoint.kv import bytes_per_token
 from worker.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from worker.checkpoint.memory import free_bytes
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.spec import LoadSpec
 from worker.engine.batchable import why_not_batched
 from worker.engine.batched import BatchedEngine
-from worker.engine.kv_slots import bytes_per_token
 from worker.engine.protocol import Engine
 from worker.engine.sequential import SequentialEngine
 from worker.engine.slot_model import SlotModel, SlotRow

@@ -6,8 +6,6 @@ the attention mask says how much of its row it may see.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -172,11 +170,3 @@ def _grown(old: torch.Tensor | None, like: torch.Tensor, slots: int, length: int
     if old is not None:
         new[: old.shape[0], :, : old.shape[2]] = old
     return new
-
-
-def bytes_per_token(config: Any, dtype: torch.dtype) -> int:  # noqa: ANN401 - untyped
-    """What a token's keys and values take in all layers of a model with this config."""
-    text = config.get_text_config(decoder=True)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * head_dim * dtype.itemsize)
