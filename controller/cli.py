@@ -18,6 +18,8 @@ from typing import Final, NoReturn
 _DEFAULT_CONTROLLER: Final = "http://127.0.0.1:21001"
 _CONTROLLER_VARIABLE: Final = "PARAGONE_CONTROLLER_URL"
 
+_INSPECT: Final = "say what a checkpoint is, and whether it fits on this machine"
+
 # Programs that turn checkpoints into others: modules of worker.tools, by what they do.
 _TOOLS: Final = {
     "convert": "write an original LLaVA checkpoint as a Hugging Face checkpoint",
@@ -32,6 +34,7 @@ _PROCESSES: Final = {
     "controller": ("controller", None, "fastapi"),
     "worker": ("worker", "worker", "torch"),
     "web": ("webui", "webui", "gradio"),
+    "inspect": ("worker.inspect", "worker", "torch"),
     **{tool: (f"worker.tools.{tool.replace('-', '_')}", "worker", "torch") for tool in _TOOLS},
 }
 
@@ -100,7 +103,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
     for name, (package, _extra, _needs) in _PROCESSES.items():
         # Listed for --help alone: `main` has dealt with them.
-        about = _TOOLS.get(name, f"python -m {package}, with its flags")
+        plain_about = f"python -m {package}, with its flags"
+        about = {"inspect": _INSPECT, **_TOOLS}.get(name, plain_about)
         commands.add_parser(name, add_help=False, help=about)
     return parser
 
