@@ -21,8 +21,8 @@ from worker.checkpoint.plan import AdapterSource, Family, LoadPlan, WeightSource
 from worker.checkpoint.spec import LoadSpec
 from worker.checkpoint.tower import Tower, rename_tower_tensor
 
-_PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
-_NON_LORA_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
+PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
+NON_LORA_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -113,19 +113,19 @@ def _plan_llava_delta(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
 
 def _plan_llava_projector(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
     base = _open_base(folder, spec, "the projector was trained over")
-    file = folder.first(*_PROJECTOR_FILES)
+    file = folder.first(*PROJECTOR_FILES)
     if file is None:
-        raise IncompleteError(f"{folder.path} lacks {' or '.join(_PROJECTOR_FILES)}")
+        raise IncompleteError(f"{folder.path} lacks {' or '.join(PROJECTOR_FILES)}")
     return _llava_over_base("llava-projector", folder, base, file)
 
 
 def _plan_llava_lora(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
     base = _open_base(folder, spec, "the adapter was trained over")
-    file = folder.first(*_NON_LORA_FILES)
+    file = folder.first(*NON_LORA_FILES)
     if file is None:
         raise IncompleteError(
             f"{folder.path} is a LLaVA adapter without its projector: it lacks "
-            f"{' or '.join(_NON_LORA_FILES)}. It holds: {folder.listing()}"
+            f"{' or '.join(NON_LORA_FILES)}. It holds: {folder.listing()}"
         )
     _require_adapter_weights(folder)
     plan = _llava_over_base("llava-lora", folder, base, file)
@@ -382,7 +382,7 @@ FORMATS: tuple[Format, ...] = (
         lambda folder: (
             _original(folder)
             and llava.needs_base(folder)
-            and folder.first(*_PROJECTOR_FILES) is not None
+            and folder.first(*PROJECTOR_FILES) is not None
         ),
         _plan_llava_projector,
     ),

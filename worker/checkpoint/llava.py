@@ -250,7 +250,13 @@ def _without_prefixes(name: str) -> str:
 def original_name(name: str) -> str:
     """A tensor of any of a checkpoint's files as the original code's whole model calls it."""
     bare = _without_prefixes(name)
-    return bare if bare.startswith("lm_head.") else f"model.{bare}"
+    return bare if bare.startswith(("lm_head.", "transformer.")) else f"model.{bare}"
+
+
+def architecture(config: Mapping[str, Any]) -> str:
+    """The original code's class for a config that names none, as those of adapters."""
+    kind = language_model_type(config)
+    return next(name for name, known in _LANGUAGE_MODELS.items() if known == kind)
 
 
 def _rename_projector(inner: str, depth: int) -> str:
