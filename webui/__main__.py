@@ -30,6 +30,7 @@ def main() -> int:
         # Imported late: a wrong flag or a taken port should not wait for Gradio.
         from webui.app import WebApp  # noqa: PLC0415
         from webui.gallery import GalleryError  # noqa: PLC0415
+        from webui.store import StoreError  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         sys.stderr.write(
             f"error: the page needs the package {exc.name}: pip install 'paragone[webui]'\n"
@@ -37,12 +38,12 @@ def main() -> int:
         return 2
     try:
         app = WebApp(settings)
-    except GalleryError as exc:
+    except (GalleryError, StoreError) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 2
 
     async def end_answers() -> None:
-        app.runs.stop_everything()
+        app.runs.cut_everything()
 
     serve(Server(app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers), sock)
     return 0

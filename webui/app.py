@@ -18,7 +18,7 @@ from webui.heads import Heads
 from webui.page import ASSETS, TITLE, Component, build_page, theme
 from webui.runs import RunRegistry
 from webui.settings import WebSettings
-from webui.store import MemoryStore
+from webui.store import Bounds, ConversationStore
 from webui.toolkit import gr
 from webui.uploads import UploadLimits
 from webui.watch import FleetWatch
@@ -37,6 +37,7 @@ class WebApp:
     Attributes:
         asgi: the application to serve.
         runs: the questions under way, to be ended before the process goes.
+        store: chats, votes and images.
     """
 
     def __init__(self, settings: WebSettings) -> None:
@@ -44,6 +45,7 @@ class WebApp:
 
         Raises:
             GalleryError: the folder of examples is malformed.
+            StoreError: the folder of chats cannot be used.
         """
         self._client = ControllerClient(
             settings.controller_url,
@@ -51,7 +53,16 @@ class WebApp:
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
         )
         self._watch = FleetWatch(self._client, interval_seconds=settings.refresh_seconds)
-        self.runs = RunRegistry(self._client, limit=settings.concurrency_count)
+        self.store = ConversationStore(
+            settings.store_folder,
+            Bounds(settings.max_conversations, settings.max_data_mib * 2**20),
+        )
+        self.runs = RunRegistry(
+            self._client,
+            self.store,
+            self._watch.describe,
+            limit=settings.concurrency_count,
+        )
         self.asgi = FastAPI(
             title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan
         )
@@ -69,7 +80,7 @@ class WebApp:
             footer_links=[],
             run_history=False,
             enable_monitoring=False,
-            allowed_paths=[str(settings.examples.resolve())],
+            allowed_paths=[str(settings.examples.resolve()), str(self.store.images.root.resolve())],
             max_file_size=settings.max_upload_mib * 2**20,
             ssr_mode=False,
             pwa=False,
@@ -93,7 +104,7 @@ class WebApp:
             page = build_page(gallery, refresh_seconds=settings.refresh_seconds)
             compare = Compare(
                 page,
-                store=MemoryStore(settings.max_conversations),
+                store=self.store,
                 runs=self.runs,
                 heads=Heads(page, self._watch),
                 gallery=gallery,
@@ -118,3 +129,4 @@ class WebApp:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await self._client.aclose()
+            self.store.close()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from controller.protocol.fleet import (
     FleetView,
     LoadProgress,
     ModelCard,
     Quantisation,
+    WorkerLoad,
     WorkerState,
     WorkerView,
 )
+from webui.answer import AskedModel
 
 # The best worker of a model speaks for it.
 _STATE_RANK = {
@@ -35,6 +37,7 @@ class ModelStatus:
     waiting: int
     progress: LoadProgress | None = None  # while loading
     detail: str | None = None  # why it failed
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)  # by worker
 
     @property
     def name(self) -> str:
@@ -56,6 +59,16 @@ class Catalogue:
     def get(self, name: str | None) -> ModelStatus | None:
         """The model of this name, if the fleet has it now."""
         return next((model for model in self.models if model.name == name), None)
+
+    def describe(self, name: str, worker_id: str | None) -> AskedModel | None:
+        """Who a question to this model goes to, as far as the fleet says it."""
+        model = self.get(name)
+        if model is None:
+            return None
+        memory = model.memory_bytes
+        if worker_id is None and len(memory) == 1:
+            (worker_id,) = memory
+        return AskedModel(model.card, None if worker_id is None else memory.get(worker_id))
 
     @property
     def num_ready(self) -> int:
@@ -105,7 +118,17 @@ def _status(workers: Sequence[tuple[ModelCard, WorkerView]]) -> ModelStatus:
         waiting=sum(status.load.waiting for status in statuses),
         progress=best.status.progress,
         detail=best.status.detail,
+        memory_bytes={
+            worker.worker_id: memory
+            for _, worker in workers
+            if (memory := _memory(worker.status.load)) is not None
+        },
     )
+
+
+def _memory(load: WorkerLoad) -> int | None:
+    """On the device where there is one, else the process's own."""
+    return load.memory_bytes if load.device_memory_bytes is None else load.device_memory_bytes
 
 
 def _order(model: ModelStatus) -> tuple[bool, int, str]:

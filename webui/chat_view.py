@@ -12,16 +12,16 @@ Message = dict[str, Any]
 _TYPING = '<span class="typing" role="status" aria-label="waiting for the first token"></span>'
 
 
-def chat_messages(conversation: Conversation, column: int) -> list[Message]:
+def chat_messages(conversation: Conversation, lane: int) -> list[Message]:
     """What a column shows: each turn, then its answer or why there is none."""
     messages: list[Message] = []
     for turn in conversation.turns:
         messages.append({"role": "user", "content": _question(turn)})
-        answer = turn.answers.get(column)
+        answer = turn.answers.get(lane)
         if answer is None:
             parts = [_note("not asked in this column")]
         else:
-            parts = _answer(answer, is_other_model=answer.model != conversation.columns[column])
+            parts = _answer(answer, is_other_model=answer.model != conversation.columns[lane].model)
         messages.append({"role": "assistant", "content": parts})
     return messages
 
@@ -54,6 +54,8 @@ def _answer(answer: Answer, *, is_other_model: bool) -> list[Message]:
         parts.append(_error(answer.error or "It failed without saying why."))
     elif answer.state is AnswerState.STOPPED:
         parts.append(_note("stopped"))
+    elif answer.state is AnswerState.CUT:
+        parts.append(_note("cut: the page's server ended while this was written"))
     elif answer.state is AnswerState.DONE and not answer.text:
         parts.append(_note("an empty answer"))
     if is_other_model:

@@ -6,7 +6,7 @@ the cause and the way out, so that a column can show it as it is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -88,16 +88,22 @@ class ControllerClient:
                 code="unreachable",
             ) from exc
 
-    async def chat(self, body: bytes) -> AsyncGenerator[ChatCompletionChunk]:
+    async def chat(
+        self, body: bytes, *, note_worker: Callable[[str], None] | None = None
+    ) -> AsyncGenerator[ChatCompletionChunk]:
         """Chunks of one streamed answer; closing the iterator hangs up at once.
 
         Args:
             body: a `ChatCompletionRequest` with ``stream``, as JSON.
+            note_worker: is told which worker answers, before the first chunk.
 
         Raises:
             ControllerError: refused, broken off, or silent for too long.
         """
         async with self._open(body) as response:
+            worker_id = response.headers.get("x-worker-id")
+            if note_worker is not None and worker_id:
+                note_worker(worker_id)
             decoder = Decoder()
             try:
                 async for piece in response.aiter_bytes():

@@ -21,10 +21,10 @@ from webui.figures import figures_html
 from webui.gallery import Gallery
 from webui.heads import Heads, Updates
 from webui.page import Component, Page, Tab
-from webui.questions import RefusedError, read_question
+from webui.questions import RefusedError, read_question, read_sampling
 from webui.runs import BusyError, Run, RunRegistry
 from webui.sampler import FIGURE_PACES, TEXT_PACES, Sampler
-from webui.store import ConversationStore
+from webui.store import ConversationStore, StoreError
 from webui.toolkit import gr
 from webui.uploads import UploadError, UploadLimits
 
@@ -174,7 +174,7 @@ class Compare:
         conversation = await self._store.get(conversation_id)
         if conversation is None or not isinstance(name, str) or not name:
             return gr.skip()
-        conversation.columns[column] = name
+        conversation.column_at(column).model = name
         conversation.is_arranged = True
         await self._store.put(conversation)
         updates = self._heads.updates(conversation, tab)
@@ -212,11 +212,13 @@ class Compare:
                 "The earlier turns were no longer kept; a new chat began."
             )
         try:
+            conversation.sampling = read_sampling(sampling)
             turn = await read_question(
-                composed, sampling, conversation, self._limits, problem=self._heads.problem
+                composed, conversation, self._limits, problem=self._heads.problem
             )
             self._runs.check_free(conversation.id)
-        except (RefusedError, BusyError, UploadError) as exc:
+            turn.images = await self._store.keep_images(turn.images)
+        except (RefusedError, BusyError, UploadError, StoreError) as exc:
             return updates | {page.notice: _notice(str(exc))}
         for answer in _open_answers(conversation):
             answer.stop()  # asked by a tab that was closed before its stream began
@@ -271,7 +273,9 @@ class Compare:
 
     async def stop(self, column: int, conversation_id: str) -> Result:
         """Stops one column; its stream says so in the page."""
-        return await self._stop(conversation_id, lambda run: run.stop(column))
+        return await self._stop(
+            conversation_id, lambda run: run.stop(run.conversation.order[column])
+        )
 
     async def stop_all(self, conversation_id: str) -> Result:
         """Stops every column."""
@@ -293,10 +297,14 @@ class Compare:
         while True:
             now, samples = time.monotonic(), run.samples()
             updates: Updates = {}
-            for column in texts.take_due(samples, now=now):
-                updates[self._page.columns[column].chat] = chat_messages(run.conversation, column)
-            for column in figures.take_due(samples, now=now):
-                updates |= self._figures(answers.get(column), column)
+            place = {lane: at for at, lane in enumerate(run.conversation.visible)}
+            for lane in texts.take_due(samples, now=now):
+                if lane in place:
+                    chat = self._page.columns[place[lane]].chat
+                    updates[chat] = chat_messages(run.conversation, lane)
+            for lane in figures.take_due(samples, now=now):
+                if lane in place:
+                    updates |= self._figures(answers.get(lane), place[lane])
             if updates:
                 yield updates
             if run.is_over:
@@ -337,13 +345,13 @@ class Compare:
         updates: Updates = {}
         for number, column in enumerate(self._page.columns):
             updates[column.chat] = self._chat(conversation, number)
-            updates |= self._figures(last.get(number), number)
+            updates |= self._figures(last.get(conversation.order[number]), number)
         return updates
 
     def _chat(self, conversation: Conversation, column: int) -> Component:
         return gr.update(
-            value=chat_messages(conversation, column),
-            placeholder=self._heads.card(conversation.columns[column]),
+            value=chat_messages(conversation, conversation.order[column]),
+            placeholder=self._heads.card(conversation.column_at(column).model),
         )
 
     def _figures(self, answer: Answer | None, column: int) -> Updates:

@@ -112,6 +112,7 @@ def _finish(answer: Answer | None) -> str:
         AnswerState.STREAMING: "writing",
         AnswerState.STOPPED: "stopped",
         AnswerState.FAILED: "error",
+        AnswerState.CUT: "cut",
     }[answer.state]
 
 

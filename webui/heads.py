@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from webui.catalogue import default_columns
-from webui.conversation import MAX_COLUMNS, Conversation
+from webui.conversation import DEFAULT_COLUMNS, Conversation
 from webui.model_view import banner_html, card_html, choices_of, state_html
 from webui.page import Component, Page, Tab
 from webui.toolkit import gr
@@ -49,7 +49,8 @@ class Heads:
     def arrange(self, conversation: Conversation) -> None:
         """Gives the columns the fleet's models, as long as nobody has chosen others."""
         if not conversation.is_arranged:
-            names = default_columns(self._watch.catalogue, conversation.columns, limit=MAX_COLUMNS)
+            current = [conversation.columns[lane].model for lane in conversation.order]
+            names = default_columns(self._watch.catalogue, current, limit=DEFAULT_COLUMNS)
             conversation.arrange(names)
 
     def updates(self, conversation: Conversation, tab: Tab) -> Updates:
@@ -61,7 +62,7 @@ class Heads:
             "num_columns": (page.num_columns, {"value": conversation.num_columns}),
         }
         for number, column in enumerate(page.columns):
-            name = conversation.columns[number]
+            name = conversation.column_at(number).model
             # Gradio's list breaks if it loses a choice while it is open.
             keep = tab.choices.get(number, []) if tab.open_list == number else []
             choices = tab.choices[number] = choices_of(catalogue, name, keep=keep)

@@ -54,20 +54,24 @@ class Settings:
 
     temperature: Component
     top_p: Component
+    top_k: Component
     max_tokens: Component
     seed: Component
     system_prompt: Component
     image_process_mode: Component
+    chat_template: Component
 
     def inputs(self) -> list[Component]:
         """The components, in order."""
         return [
             self.temperature,
             self.top_p,
+            self.top_k,
             self.max_tokens,
             self.seed,
             self.system_prompt,
             self.image_process_mode,
+            self.chat_template,
         ]
 
 
@@ -185,42 +189,24 @@ def _build_column(number: int) -> Column:
 
 def _build_settings() -> Settings:
     default = Sampling()
-    whole_number = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
-    with gr.Row():
-        temperature = gr.Slider(
-            0,
-            2,
-            value=default.temperature,
-            step=0.05,
-            label="Temperature (0: greedy)",
-            min_width=180,
-        )
-        top_p = gr.Slider(
-            0.05,
-            1,
-            value=default.top_p,
-            step=0.05,
-            label="Top-p (1: off)",
-            min_width=180,
-        )
-        # Text and not gr.Number, which turns an empty field into 0.
-        max_tokens = gr.Textbox(
-            value=str(default.max_tokens),
-            label="Max tokens",
-            info="empty: as many as fit",
-            html_attributes=whole_number,
+    # Text and not gr.Number, which turns an empty field into 0.
+    typed = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
+
+    def number(label: str, value: object, info: str) -> Component:
+        return gr.Textbox(
+            value="" if value is None else str(value),
+            label=label,
+            info=info,
+            html_attributes=typed,
             min_width=120,
         )
-        seed = gr.Textbox(
-            label="Seed", info="empty: a new one", html_attributes=whole_number, min_width=120
-        )
-        image_process_mode = gr.Dropdown(
-            choices=[(mode.value, mode.value) for mode in ImageProcessMode],
-            value=default.image_process_mode.value,
-            label="Image mode",
-            info="default: the checkpoint's",
-            min_width=140,
-        )
+
+    with gr.Row():
+        temperature = number("Temperature", f"{default.temperature:g}", "0: greedy")
+        top_p = number("Top-p", f"{default.top_p:g}", "1: off")
+        top_k = number("Top-k", default.top_k, "empty: the checkpoint's")
+        max_tokens = number("Max tokens", default.max_tokens, "empty: as many as fit")
+        seed = number("Seed", default.seed, "empty: a new one")
         system_prompt = gr.Textbox(
             value=default.system_prompt,
             lines=1,
@@ -230,7 +216,26 @@ def _build_settings() -> Settings:
             scale=2,
             min_width=220,
         )
-    return Settings(temperature, top_p, max_tokens, seed, system_prompt, image_process_mode)
+        image_process_mode = gr.Dropdown(
+            choices=[(mode.value, mode.value) for mode in ImageProcessMode],
+            value=default.image_process_mode.value,
+            label="Image mode",
+            info="default: the checkpoint's",
+            min_width=140,
+        )
+        chat_template = gr.Textbox(
+            label="Chat template", info="empty: the checkpoint's own", min_width=140
+        )
+    return Settings(
+        temperature,
+        top_p,
+        top_k,
+        max_tokens,
+        seed,
+        system_prompt,
+        image_process_mode,
+        chat_template,
+    )
 
 
 def _html(elem_id: str, value: str = "") -> Component:

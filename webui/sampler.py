@@ -20,7 +20,7 @@ class Sample:
     """The state of a column at a moment."""
 
     column: int
-    version: int
+    version: object  # differs from any other state of the column
     num_chars: int
     has_ended: bool
 
@@ -34,7 +34,7 @@ class Sampler:
 
     def __init__(self, paces: Paces) -> None:
         self._paces = paces
-        self._shown: dict[int, tuple[int, float]] = {}  # column -> version, time
+        self._shown: dict[int, tuple[object, float]] = {}  # column -> version, time
 
     def take_due(self, samples: Iterable[Sample], *, now: float) -> list[int]:
         """The columns to show now; they count as shown."""
@@ -49,7 +49,7 @@ class Sampler:
         return min(waits, default=None)
 
     def _wait(self, sample: Sample, now: float) -> float | None:
-        version, shown_at = self._shown.get(sample.column, (-1, float("-inf")))
+        version, shown_at = self._shown.get(sample.column, (None, float("-inf")))
         if sample.version == version:
             return None
         if sample.has_ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,18 @@ class WebSettings(ProcessSettings):
     concurrency_count: int = Field(
         default=200, ge=1, description="questions that may be answered at the same time"
     )
+    data_dir: Path | None = Field(
+        default=None,
+        description="folder of chats, votes and images; left out: paragone/webui in the user's "
+        "folder for state (XDG_STATE_HOME, or ~/.local/state)",
+    )
     max_conversations: int = Field(
-        default=1000, ge=1, description="conversations kept in memory; the longest unused goes"
+        default=10_000, ge=1, description="chats that are kept; the longest unused goes"
+    )
+    max_data_mib: int = Field(
+        default=4096,
+        ge=1,
+        description="MiB of chats and images that are kept; the longest unused chats go",
     )
     max_upload_mib: int = Field(default=20, ge=1, description="largest image file, MiB")
     max_image_megapixels: float = Field(
@@ -49,6 +60,14 @@ class WebSettings(ProcessSettings):
         default="reload",
         description="accepted for LLaVA's command lines; the list is always live here",
     )
+
+    @property
+    def store_folder(self) -> Path:
+        """Where chats, votes and images are kept."""
+        if self.data_dir is not None:
+            return self.data_dir.expanduser()
+        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(state).expanduser() / "paragone" / "webui"
 
     @field_validator("controller_url")
     @classmethod

@@ -75,4 +75,4 @@ def _check_image(path: Path, limits: UploadLimits) -> UploadedImage:
         raise UploadError(f"{path.name} unpacks to too many pixels; scale it down") from exc
     except (OSError, SyntaxError, ValueError) as exc:  # what Pillow's decoders raise
         raise UploadError(f"{path.name} is damaged ({exc}); save it anew") from exc
-    return UploadedImage(path, media_type, width, height)
+    return UploadedImage(path, media_type, width, height, num_bytes, name=path.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from webui.answer import AskedModel
 from webui.catalogue import Catalogue, catalogue_of
 from webui.client import ControllerClient, ControllerError
 
@@ -26,6 +27,10 @@ class FleetWatch:
             problem=f"The controller at {client.base_url} has not answered yet.",
             problem_address=client.base_url,
         )
+
+    def describe(self, model: str, worker_id: str | None) -> AskedModel | None:
+        """Who a question to this model goes to now; see `Catalogue.describe`."""
+        return self.catalogue.describe(model, worker_id)
 
     async def run(self) -> None:
         """Watches until cancelled."""

@@ -109,7 +109,9 @@ class FakeController:
                 )
             if model.fault == "refuse":
                 raise QueueFullError("The queue of this worker is full (8 requests); try again.")
-            return StreamingResponse(self._stream(model, exchange), media_type=sse.MEDIA_TYPE)
+            headers = {"x-worker-id": "worker-" + body.model}
+            stream = self._stream(model, exchange)
+            return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=headers)
 
         return app
 

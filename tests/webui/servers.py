@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,18 +76,20 @@ def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subproc
     """The page as its own process: its address, and the process, which is ended afterwards."""
     port = free_port()
     command = [sys.executable, "-m", "webui", "--controller-url", controller_url]
-    process = subprocess.Popen([*command, "--port", str(port), *flags])
     url = f"http://127.0.0.1:{port}"
-    try:
-        eventually(lambda: _answers(url, process), seconds=100, what="the page's server answers")
-        yield url, process
-    finally:
-        process.terminate()
+    with tempfile.TemporaryDirectory() as folder:
+        own = [] if "--data-dir" in flags else ["--data-dir", folder]
+        process = subprocess.Popen([*command, "--port", str(port), *own, *flags])
         try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+            eventually(lambda: _answers(url, process), seconds=100, what="the page answers")
+            yield url, process
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:

@@ -97,7 +97,10 @@ def test_a_taken_port_and_a_wrong_flag_are_clear_errors(urls: tuple[str, str]) -
     wrong = _run("--controller-url", "127.0.0.1:21001")
     assert wrong.returncode == 2
     assert "expected an address such as http://127.0.0.1:21001" in wrong.stderr
-    assert "Traceback" not in taken.stderr + wrong.stderr
+    folder = _run("--port", "0", "--data-dir", "/dev/null")
+    assert folder.returncode == 2
+    assert "Give the page a folder that can be written to (--data-dir)" in folder.stderr
+    assert "Traceback" not in taken.stderr + wrong.stderr + folder.stderr
 
 
 def test_llava_s_published_command_line_works() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from controller.protocol.fleet import ModelCard
 from tests.webui.fake_controller import FakeController, demo_models
 from tests.webui.servers import ThreadedServer, eventually
+from webui.answer import AskedModel
 from webui.client import ControllerClient
 from webui.conversation import Answer, AnswerState, Conversation, Turn, UploadedImage
 from webui.runs import BusyError, Run, RunRegistry
-from webui.sampling import Sampling
+from webui.store import ConversationStore
 
 pytestmark = pytest.mark.anyio
 LONG = "word " * 20_000
@@ -41,9 +43,25 @@ async def client(served: tuple[FakeController, str]) -> AsyncIterator[Controller
     await opened.aclose()
 
 
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ConversationStore]:
+    opened = ConversationStore(tmp_path / "data")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def registry(client: ControllerClient, store: ConversationStore) -> RunRegistry:
+    return RunRegistry(client, store, _describe, limit=1)
+
+
+def _describe(model: str, worker_id: str | None) -> AskedModel:
+    return AskedModel(ModelCard(name=model), None if worker_id is None else 17)
+
+
 def _asked(fake: FakeController, *images: UploadedImage) -> Conversation:
     answers = {n: Answer(name, time.monotonic()) for n, name in enumerate(fake.models)}
-    return Conversation(turns=[Turn("hi", images, Sampling(), answers)])
+    return Conversation(turns=[Turn("hi", images, answers)])
 
 
 async def _until(condition: Callable[[], object]) -> None:
@@ -56,10 +74,10 @@ async def _over(run: Run) -> None:
 
 
 async def test_every_column_gets_its_own_answer(
-    client: ControllerClient, fake: FakeController
+    registry: RunRegistry, fake: FakeController
 ) -> None:
     conversation = _asked(fake)
-    async with RunRegistry(client, limit=1).open(conversation) as run:
+    async with registry.open(conversation) as run:
         await asyncio.wait_for(_over(run), 10)
     texts = [answer.text for answer in conversation.turns[0].answers.values()]
     assert texts == [model.answer for model in fake.models.values()]
@@ -67,13 +85,13 @@ async def test_every_column_gets_its_own_answer(
 
 
 async def test_a_hung_and_a_failing_column_leave_the_others_alone(
-    client: ControllerClient, fake: FakeController
+    registry: RunRegistry, fake: FakeController
 ) -> None:
     fake.models["demo-llava"].fault = "hang"
     fake.models["demo-llava-zh"].fault = "refuse"
     conversation = _asked(fake)
     answers = conversation.turns[0].answers
-    async with RunRegistry(client, limit=1).open(conversation):
+    async with registry.open(conversation):
         await _until(lambda: answers[1].has_ended and answers[2].has_ended)
         assert answers[0].state is AnswerState.WAITING
         assert answers[3].state is AnswerState.FAILED
@@ -82,13 +100,13 @@ async def test_a_hung_and_a_failing_column_leave_the_others_alone(
 
 
 async def test_stopping_one_column_hangs_up_on_its_worker_alone(
-    client: ControllerClient, fake: FakeController
+    registry: RunRegistry, fake: FakeController
 ) -> None:
     for model in fake.models.values():
         model.answer = LONG
     conversation = _asked(fake)
     answers = conversation.turns[0].answers
-    async with RunRegistry(client, limit=1).open(conversation) as run:
+    async with registry.open(conversation) as run:
         await _until(lambda: all(answer.text for answer in answers.values()))
         run.stop(1)
         assert answers[1].state is AnswerState.STOPPED
@@ -105,11 +123,11 @@ async def test_stopping_one_column_hangs_up_on_its_worker_alone(
 
 
 async def test_a_cancelled_reader_closes_every_stream(
-    client: ControllerClient, fake: FakeController
+    registry: RunRegistry, fake: FakeController
 ) -> None:
     for model in fake.models.values():
         model.answer = LONG
-    registry, conversation = RunRegistry(client, limit=1), _asked(fake)
+    conversation = _asked(fake)
 
     async def read() -> None:
         async with registry.open(conversation) as run:
@@ -124,16 +142,16 @@ async def test_a_cancelled_reader_closes_every_stream(
     assert registry.get(conversation.id) is None
 
 
-async def test_two_readers_both_see_the_end(client: ControllerClient, fake: FakeController) -> None:
+async def test_two_readers_both_see_the_end(registry: RunRegistry, fake: FakeController) -> None:
     conversation = _asked(fake)
-    async with RunRegistry(client, limit=1).open(conversation) as run:
+    async with registry.open(conversation) as run:
         await asyncio.wait_for(asyncio.gather(_over(run), _over(run)), 10)
 
 
 async def test_a_conversation_is_answered_once_at_a_time_and_the_page_so_often(
-    client: ControllerClient, fake: FakeController
+    registry: RunRegistry, fake: FakeController
 ) -> None:
-    registry, first, second = RunRegistry(client, limit=1), _asked(fake), _asked(fake)
+    first, second = _asked(fake), _asked(fake)
     async with registry.open(first):
         with pytest.raises(BusyError, match="still being answered"):
             registry.check_free(first.id)
@@ -144,12 +162,79 @@ async def test_a_conversation_is_answered_once_at_a_time_and_the_page_so_often(
 
 
 async def test_an_image_that_was_cleaned_away_is_said_in_every_column(
-    client: ControllerClient, fake: FakeController, tmp_path: Path
+    registry: RunRegistry, fake: FakeController, tmp_path: Path
 ) -> None:
     gone = UploadedImage(tmp_path / "gone.png", "image/png", 1, 1)
     conversation = _asked(fake, gone)
-    async with RunRegistry(client, limit=1).open(conversation) as run:
+    async with registry.open(conversation) as run:
         assert run.is_over
     errors = [answer.error or "" for answer in conversation.turns[0].answers.values()]
     assert all("upload it again" in error for error in errors)
     assert fake.exchanges == []
+
+
+async def test_what_has_arrived_is_written_down_while_it_arrives(
+    registry: RunRegistry, store: ConversationStore, fake: FakeController
+) -> None:
+    fake.models["demo-llava"].answer = LONG
+    conversation = _asked(fake)
+    async with registry.open(conversation) as run:
+        await asyncio.sleep(1.3)
+        rows = await store.database.run(
+            lambda c: c.execute("SELECT state, length(text) FROM answer WHERE lane = 0").fetchone()
+        )
+        assert rows[0] == "streaming"
+        assert rows[1] > 100
+        run.cut_all()
+    state = await store.database.run(
+        lambda c: c.execute("SELECT state FROM answer WHERE lane = 0").fetchone()
+    )
+    assert state == ("cut",)
+
+
+async def test_the_exact_request_and_who_answered_it_are_noted(
+    registry: RunRegistry, fake: FakeController
+) -> None:
+    conversation = _asked(fake)
+    async with registry.open(conversation) as run:
+        await asyncio.wait_for(_over(run), 10)
+    answer = conversation.turns[0].answers[0]
+    assert answer.request is not None
+    assert answer.request["model"] == "demo-llava"
+    assert answer.worker_id == "worker-demo-llava"
+    assert answer.asked == AskedModel(ModelCard(name="demo-llava"), 17)
+
+
+async def test_one_after_another_asks_the_next_when_the_last_has_ended(
+    registry: RunRegistry, fake: FakeController
+) -> None:
+    conversation = _asked(fake)
+    conversation.is_sequential = True
+    conversation.num_columns = 4
+    conversation.swap(0, step=1)
+    fake.models["demo-llava"].fault = "refuse"  # a failure does not hold up the next
+    async with registry.open(conversation) as run:
+        await asyncio.wait_for(_over(run), 20)
+    models = [exchange.request.model for exchange in fake.exchanges]
+    assert models == ["demo-llava-8bit", "demo-llava", "demo-llava-4bit", "demo-llava-zh"]
+    ends = [exchange.ended_at for exchange in fake.exchanges if exchange.ended_at is not None]
+    begins = [exchange.began_at for exchange in fake.exchanges if exchange.ended_at is not None]
+    assert all(end < begin for end, begin in zip(ends, begins[1:], strict=False))
+
+
+async def test_a_column_can_be_asked_again_while_the_others_go_on(
+    registry: RunRegistry, fake: FakeController
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    conversation = _asked(fake)
+    answers = conversation.turns[0].answers
+    async with registry.open(conversation) as run:
+        await _until(lambda: all(answer.text for answer in answers.values()))
+        run.stop(0)
+        answers[0] = Answer("demo-llava", time.monotonic(), attempt=1)
+        run.ask(0)
+        await _until(lambda: answers[0].text)
+        assert not run.is_over
+        assert len(fake.of("demo-llava")) == 2
+        run.stop_all()
