@@ -219,9 +219,29 @@ class DrainingError(UnavailableError):
     code = "draining"
 
 
+class PartialAnswerBody(ErrorBody):
+    """An error that cut a whole answer off, with what there was of it.
+
+    ``partial`` has the texts of the choices so far, by index. A stream has sent them already.
+    """
+
+    partial: list[str]
+
+
 class DeadlineError(ParagoneError):
-    """The request's deadline passed before its answer was complete."""
+    """The request's deadline passed before its answer was complete; what there was is valid.
+
+    ``partial`` is set by who has it: the texts of the choices so far.
+    """
 
     status = 504
     code = "deadline_exceeded"
     type = "timeout_error"
+    partial: tuple[str, ...] | None = None
+
+    def body(self) -> ErrorBody:
+        """The error, with the partial answer where there is one to be kept."""
+        body = super().body()
+        if self.partial is None:
+            return body
+        return PartialAnswerBody(error=body.error, partial=list(self.partial))

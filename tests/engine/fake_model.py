@@ -11,6 +11,7 @@ from controller.protocol.chat import ChatMessage
 from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import ModelCard
 from worker.engine.protocol import GenerationRequest, PromptView, SamplingParams
+from worker.engine.tokens import Token
 from worker.vision.tiles import ImageView
 
 END = 0
@@ -23,6 +24,10 @@ class FakePrompt:
     image_tokens: int
     stop_strings: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        return tuple(map(ord, self.text))
 
 
 def echo(prompt: FakePrompt) -> str:
@@ -62,6 +67,9 @@ class FakeModel:
         if self.prepare_error is not None:
             raise self.prepare_error
         text = " ".join(_text(message) for message in request.messages)
+        if request.prompt is not None:
+            asked = request.prompt
+            text = asked if isinstance(asked, str) else self.decode(asked)
         image_tokens = 4 * len(request.images)
         return FakePrompt(text, len(text.split()) + image_tokens, image_tokens)
 
@@ -73,6 +81,9 @@ class FakeModel:
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return chr(token_id).encode()
+
     def device_memory_bytes(self) -> int | None:
         return None
 
@@ -81,14 +92,14 @@ class FakeModel:
         self.started.append(prepared.text)
         self.open_answers += 1
         try:
-            for count, character in enumerate(self.answer(prepared) + chr(END)):
+            for count, character in enumerate(_characters(self.answer(prepared), sampling)):
                 if self.error is not None and count >= self.error_after:
                     raise self.error
                 if self.gate is not None:
                     self.gate.wait()
                 time.sleep(self.step_seconds)
                 self.steps += 1
-                yield ord(character)
+                yield _token(character, sampling)
         finally:
             self.open_answers -= 1
 
@@ -122,7 +133,7 @@ class FakeBatchModel(FakeModel):
         if self.prefill_error is not None and "bad" in prepared.text:
             raise self.prefill_error
         self.open_answers += 1
-        characters = [*self.answer(prepared), chr(END)]
+        characters = list(_characters(self.answer(prepared), sampling))
         return FakeRow(prepared, characters, prepared.prompt_tokens)
 
     def prefill(self, row: FakeRow, max_tokens: int) -> int | None:
@@ -154,6 +165,19 @@ class FakeBatchModel(FakeModel):
 
     def _next(self, row: FakeRow) -> int:
         return ord(row.characters.pop(0)) if row.characters else END
+
+
+def _characters(answer: str, sampling: SamplingParams) -> str:
+    """The second choice and those after it say which they are."""
+    return answer + (f" ({sampling.choice})" if sampling.choice else "") + chr(END)
+
+
+def _token(character: str, sampling: SamplingParams) -> int:
+    """Each token is as likely as the last, and "?" is likelier."""
+    if sampling.logprobs is None:
+        return ord(character)
+    likeliest = ((ord("?"), -0.25), (ord(character), -1.5))[: sampling.logprobs]
+    return Token(ord(character), logprob=-1.5, likeliest=likeliest)
 
 
 def _text(message: ChatMessage) -> str:

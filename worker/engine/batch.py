@@ -204,12 +204,15 @@ class Batch(Generic[PreparedT, RowT]):
         """A new token of a row; the row leaves if it was the last."""
         row.job.timing.mark_token(self._clock())
         try:
-            text = row.answer.push(token_id)
+            delta = row.answer.push(token_id)
+        except ParagoneError as exc:
+            self._leave(row, exc)
+            return
         except Exception as exc:  # noqa: BLE001 - one request's bug is not another's
             self._leave(row, _bug(row.job, exc, "decoding"))
             return
-        if text:
-            self._out.append(Delivery(row.job, TextDelta(text)))
+        if delta is not None:
+            self._out.append(Delivery(row.job, delta))
         if row.answer.finish_reason is not None:
             self._leave(row, row.job.finished(row.answer, self._clock()))
 

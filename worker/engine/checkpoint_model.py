@@ -21,8 +21,8 @@ from controller.protocol.errors import (
 from controller.protocol.fleet import ModelCard
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.templates import requested_template
-from worker.engine.protocol import GenerationRequest, PromptView
-from worker.engine.sampler import SamplingDefaults
+from worker.engine.protocol import GenerationRequest, PromptView, SamplingParams
+from worker.engine.sampler import Sampler, SamplingDefaults
 from worker.engine.sampler_factory import SamplerFactory
 from worker.engine.vocabulary import Vocabulary
 
@@ -126,6 +126,10 @@ class CheckpointModel(ABC):
             images=images,
         )
         self._two_tokens(self.prepare(request))
+
+    def _sampler(self, sampling: SamplingParams, prepared: PreparedPrompt) -> Sampler:
+        """How an answer's tokens are chosen."""
+        return self._samplers.sampler(sampling, prepared.input_ids, prepared.stop_token_ids)
 
     def _prepare_prompt(self, prompt: str | tuple[int, ...]) -> PreparedPrompt:
         """A prompt that is continued as it is."""

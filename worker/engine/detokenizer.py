@@ -18,14 +18,21 @@ class Detokenizer:
 
     Args:
         decode: ids to text, special tokens left out, spaces not cleaned up.
+        context: the tokens right before the first, where the text goes on from theirs: its leading
+            space is kept then. Without it, the text stands for itself.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], *, context: Sequence[int] = ()
+    ) -> None:
         self._decode = decode
-        self._ids: list[int] = []
+        before = decode(context) if context else ""
+        if before.endswith(REPLACEMENT):  # half a character, which nothing can be compared to
+            context, before = (), ""
+        self._ids: list[int] = list(context)
         self._start = 0  # of the window
-        self._shown = 0  # tokens whose text has been given out
-        self._shown_text = ""  # decode(ids[start:shown])
+        self._shown = len(self._ids)  # tokens whose text has been given out
+        self._shown_text = before  # decode(ids[start:shown])
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""

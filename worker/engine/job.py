@@ -6,12 +6,17 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from controller.protocol.chat import FinishReason, PromptTokensDetails, Usage
-from controller.protocol.errors import DrainingError, InternalError, ParagoneError
+from controller.protocol.errors import (
+    DeadlineError,
+    DrainingError,
+    InternalError,
+    ParagoneError,
+)
 from worker.engine.answer import Answer
 from worker.engine.protocol import Finished, GenerationEvent, GenerationRequest
 from worker.engine.scheduler import Ticket
@@ -31,6 +36,11 @@ class Prepared(Protocol):
     @property
     def image_tokens(self) -> int:
         """Tokens that stand for images."""
+        ...
+
+    @property
+    def input_ids(self) -> Sequence[int]:
+        """The tokens themselves."""
         ...
 
     @property
@@ -67,6 +77,22 @@ class Job(Generic[PreparedT]):
             raise RuntimeError("a request runs only when it is prepared")
         return self.prepared
 
+    @property
+    def deadline(self) -> float | None:
+        """When its answer has to be complete, on the engine's clock; None: whenever."""
+        seconds = self.request.timeout_seconds
+        return None if seconds is None else self.timing.arrived + seconds
+
+    def too_late(self) -> DeadlineError:
+        """Why it was given up at its deadline."""
+        tokens = self.timing.tokens
+        where = f"after {tokens} tokens" if tokens else "before the first token"
+        return DeadlineError(
+            f"The request's timeout of {self.request.timeout_seconds:g} s was over {where}; give "
+            f"it more time, ask for fewer tokens, or come back when this worker is less busy",
+            param="timeout",
+        )
+
     def max_answer_tokens(self, context_length: int) -> int:
         """The most tokens that its answer may have: what was asked for, or what fits."""
         room = context_length - self.prompt.prompt_tokens
@@ -83,7 +109,7 @@ class Job(Generic[PreparedT]):
             prompt_tokens_details=PromptTokensDetails(image_tokens=prompt.image_tokens),
         )
         reason = answer.finish_reason or FinishReason.ABORT
-        return Finished(reason, usage, self.timing.metrics(now))
+        return Finished(reason, usage, self.timing.metrics(now), answer.stop_reason)
 
 
 def shutting_down() -> DrainingError:

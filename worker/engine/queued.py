@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
@@ -39,7 +39,11 @@ RECENT_ANSWERS = 16
 # They share the preparing thread with requests, which are not to wait long for them.
 MAX_PREVIEWS = 4
 
+# Tokens before the first of a continued text that say whether it begins with a space.
+CONTEXT_TOKENS = 6
+
 PreparedT_co = TypeVar("PreparedT_co", bound=Prepared, covariant=True)
+T = TypeVar("T")
 
 
 class ServedModel(Protocol[PreparedT_co]):
@@ -78,6 +82,10 @@ class ServedModel(Protocol[PreparedT_co]):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Ids to text, special tokens left out. Called on the model's thread."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for. Called on the model's thread."""
         ...
 
     def device_memory_bytes(self) -> int | None:
@@ -146,8 +154,11 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         job: Job[PreparedT] = Job(request, ticket, Timing(arrived))
         self._jobs[ticket] = job
         try:
-            prepared = await asyncio.get_running_loop().run_in_executor(
-                self._preparing_thread, job.context.run, self._prepare, job
+            prepared = await self._in_time(
+                job,
+                asyncio.get_running_loop().run_in_executor(
+                    self._preparing_thread, job.context.run, self._prepare, job
+                ),
             )
             if job.aborted.is_set():
                 raise shutting_down()
@@ -159,7 +170,7 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             self._start_waiting()
             yield Accepted(prepared.prompt_tokens, prepared.image_tokens)
             while True:
-                event = await job.events.get()
+                event = await self._in_time(job, job.events.get())
                 if isinstance(event, ParagoneError):
                     raise event
                 yield event
@@ -219,13 +230,33 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             self._is_lost = True
             self._on_device_lost(outcome.message)
 
+    async def _in_time(self, job: Job[PreparedT], awaited: Awaitable[T]) -> T:
+        """What is awaited, if it comes before the request's deadline.
+
+        Raises:
+            DeadlineError: it does not.
+        """
+        deadline = job.deadline
+        if deadline is None:
+            return await awaited
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                return await awaited
+        except TimeoutError as exc:
+            raise job.too_late() from exc
+
     def _answer(self, job: Job[PreparedT]) -> Answer:
         """The beginning of a job's answer."""
+        prompt, request = job.prompt, job.request
+        continues = request.prompt is not None
         return Answer(
             decode=self._served.decode,
-            end_token_ids=self._served.end_token_ids | job.prompt.stop_token_ids,
-            stop=(*job.request.sampling.stop, *job.prompt.stop_strings),
+            token_bytes=self._served.token_bytes,
+            asked=request.sampling,
+            end_token_ids=self._served.end_token_ids | prompt.stop_token_ids,
+            end_strings=prompt.stop_strings,
             max_tokens=job.max_answer_tokens(self._served.context_length),
+            context=prompt.input_ids[-CONTEXT_TOKENS:] if continues else (),
         )
 
     def _tokens_per_second(self) -> float | None:

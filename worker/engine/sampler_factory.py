@@ -47,14 +47,26 @@ class SamplerFactory:
         if asked.json_schema is not None:
             self._vocabulary.constraint(asked.json_schema)
 
-    def sampler(self, asked: SamplingParams, prompt_ids: Iterable[int]) -> Sampler:
-        """The sampler of one answer, to a request that was checked."""
+    def sampler(
+        self,
+        asked: SamplingParams,
+        prompt_ids: Iterable[int],
+        stop_token_ids: Set[int] = frozenset(),
+    ) -> Sampler:
+        """The sampler of one answer, to a request that was checked.
+
+        Args:
+            asked: what the request says.
+            prompt_ids: of the prompt.
+            stop_token_ids: tokens that end the answer besides the model's and the request's own.
+        """
         schema = asked.json_schema
+        ends = self._end_token_ids | stop_token_ids
         return Sampler(
             asked,
             self._defaults,
             prompt_ids,
-            end_token_ids=frozenset() if asked.ignore_eos else self._end_token_ids,
+            end_token_ids=frozenset() if asked.ignore_eos else ends,
             constraint=None if schema is None else self._vocabulary.constraint(schema),
         )
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from controller.protocol.errors import ParagoneError
 from worker.engine.job import Job, PreparedT, internal_error
-from worker.engine.protocol import Finished, SamplingParams, TextDelta
+from worker.engine.protocol import Finished, SamplingParams
 from worker.engine.queued import QueuedEngine, ServedModel
 from worker.engine.scheduler import Scheduler
 
@@ -81,7 +81,7 @@ class SequentialEngine(QueuedEngine[PreparedT]):
                 timing.mark_token(self._clock())
                 if timing.tokens > 1:
                     self._steps += 1
-                text = answer.push(token_id)
-                if text:
-                    loop.call_soon_threadsafe(job.events.put_nowait, TextDelta(text))
+                delta = answer.push(token_id)
+                if delta is not None:
+                    loop.call_soon_threadsafe(job.events.put_nowait, delta)
         return job.finished(answer, self._clock())

@@ -64,7 +64,7 @@ class SlotModel(CheckpointModel):
         with self._translated(), torch.inference_mode():
             embeddings = self._embed(prepared)
         return SlotRow(
-            sampler=self._samplers.sampler(sampling, prepared.input_ids),
+            sampler=self._sampler(sampling, prepared),
             embeddings=embeddings,
             prompt=DynamicCache(config=self._text_config),
         )

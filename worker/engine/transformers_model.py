@@ -23,7 +23,7 @@ class TransformersModel(CheckpointModel):
 
     def tokens(self, prepared: PreparedPrompt, sampling: SamplingParams) -> Generator[int]:
         """Token after token; see `SequentialModel.tokens`."""
-        samplers, batch = [self._samplers.sampler(sampling, prepared.input_ids)], SamplingBatch()
+        samplers, batch = [self._sampler(sampling, prepared)], SamplingBatch()
         cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
         try:
             logits = self._forward(cache, **self._checkpoint.inputs(prepared))
