@@ -67,9 +67,20 @@ def load(folder, base=None, **options):
     return load_checkpoint(spec, lambda _progress: None)
 
 
-def question(text="What is this?"):
+def question(text="What is this?", images=1):
     image = ImagePart(image_url=ImageUrl(url="data:,"))
-    return ChatMessage(role="user", content=[image, TextPart(text=text)])
+    return ChatMessage(role="user", content=[*[image] * images, TextPart(text=text)])
+
+
+def generated(loaded, prompt):
+    """The ids of transformers' own greedy answer."""
+    # An answer that ends at once would compare nothing.
+    loaded.model.generation_config.eos_token_id = None
+    ids = loaded.model.generate(
+        **loaded.inputs(prompt), max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=258
+    )[0, prompt.prompt_tokens :].tolist()
+    assert len(ids) == NEW_TOKENS
+    return ids
 
 
 def test_it_is_the_model_that_was_saved(family):
@@ -90,16 +101,11 @@ def test_its_answer_about_an_image_is_that_of_generate(family, quantisation):
     folder, _, _ = family
     loaded = load(folder, quantisation=quantisation)
     prompt = loaded.prepare([question()], [PICTURE])
-    inputs = loaded.inputs(prompt)
-    # An answer that ends at once would compare nothing.
-    loaded.model.generation_config.eos_token_id = None
-    expected = loaded.model.generate(
-        **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=258
-    )[0, prompt.prompt_tokens :].tolist()
-    assert len(expected) == NEW_TOKENS
+    expected = generated(loaded, prompt)
     with closing(TransformersModel(loaded).tokens(prompt, GREEDY)) as tokens:
         assert list(islice(tokens, NEW_TOKENS)) == expected
     # The image is seen: another one is answered otherwise.
+    inputs = loaded.inputs(prompt)
     other = loaded.inputs(
         loaded.prepare([question()], [PICTURE.transpose(Image.Transpose.ROTATE_180)])
     )
@@ -107,6 +113,18 @@ def test_its_answer_about_an_image_is_that_of_generate(family, quantisation):
         assert not torch.equal(
             loaded.model(**inputs).logits[0, -1], loaded.model(**other).logits[0, -1]
         )
+
+
+@pytest.mark.parametrize("size", [(20, 20), (90, 8)])
+def test_its_answer_is_that_of_generate_whatever_the_images_shape(family, size):
+    folder, _, _ = family
+    loaded = load(folder)
+    images = [Image.effect_noise(size, 80).convert("RGB"), PICTURE]
+    for count in (1, 2):
+        prompt = loaded.prepare([question(images=count)], images[:count])
+        expected = generated(loaded, prompt)
+        with closing(TransformersModel(loaded).tokens(prompt, GREEDY)) as tokens:
+            assert list(islice(tokens, NEW_TOKENS)) == expected
 
 
 @pytest.mark.parametrize("quantisation", [Quantisation.INT8, Quantisation.NF4])

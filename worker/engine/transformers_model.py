@@ -13,6 +13,10 @@ from worker.engine.checkpoint_model import CheckpointModel
 from worker.engine.protocol import SamplingParams
 from worker.engine.sampling_batch import SamplingBatch
 
+# Inputs with a row for each token that the answer's tokens need too: Mllama's says which of an
+# image's tiles are there.
+_EVERY_STEP = ("cross_attention_mask",)
+
 
 class TransformersModel(CheckpointModel):
     """A loaded checkpoint as the sequential engine runs it.
@@ -26,12 +30,15 @@ class TransformersModel(CheckpointModel):
         samplers, batch = [self._sampler(sampling, prepared)], SamplingBatch()
         cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
         try:
-            logits = self._forward(cache, **self._checkpoint.inputs(prepared))
+            inputs = self._checkpoint.inputs(prepared)
+            later = {name: inputs[name][:, -1:] for name in _EVERY_STEP if name in inputs}
+            logits = self._forward(cache, **inputs)
+            del inputs
             while True:
                 (token_id,) = batch.sample(samplers, logits)
                 yield token_id
                 last = torch.tensor([[token_id]], device=self._checkpoint.device)
-                logits = self._forward(cache, input_ids=last)
+                logits = self._forward(cache, input_ids=last, **later)
         except RuntimeError as exc:
             error = self._translate(exc)
             if error is None:
