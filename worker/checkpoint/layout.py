@@ -137,6 +137,7 @@ def _overflow(
     budgets: Mapping[int | str, int],
 ) -> str:
     needed = sum(_weight_bytes(spec, placement, bones).values())
+    first = f"{homeless[0]} would be the first on the disk" if homeless[0] else "none of it would"
     allowed = ", ".join(f"{device}={gib(size)}" for device, size in budgets.items())
     ways = ["allow more in --max-memory"]
     if spec.quantisation is not Quantisation.NF4 and not spec.merge_lora:
@@ -145,8 +146,7 @@ def _overflow(
         ways.append("let the CPU hold layers, slowly, with cpu=... in --max-memory")
     return (
         f"not enough memory: the weights take {gib(needed)}, and with room to work they do not fit "
-        f"into what may be used ({allowed}); {homeless[0]} would be the first on the disk. Either "
-        f"{', or '.join(ways)}"
+        f"into what may be used ({allowed}); {first}. Either {', or '.join(ways)}"
     )
 
 
