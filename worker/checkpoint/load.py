@@ -16,9 +16,15 @@ from controller.protocol.fleet import LoadProgress, ModelCard
 from worker.checkpoint.adapter import attach_adapter
 from worker.checkpoint.card import card_of
 from worker.checkpoint.errors import CheckpointError, IncompleteError
+from worker.checkpoint.generation import (
+    GenerationDefaults,
+    end_token_ids,
+    generation_config,
+    generation_defaults,
+)
 from worker.checkpoint.memory import require_memory
 from worker.checkpoint.placement import Placement
-from worker.checkpoint.plan import LoadPlan, Part
+from worker.checkpoint.plan import Part
 from worker.checkpoint.preflight import some
 from worker.checkpoint.prompt import PreparedPrompt, Prompting
 from worker.checkpoint.quantise import quantisation_config
@@ -30,20 +36,6 @@ from worker.checkpoint.tensors import TensorStore
 ADAPTER_NAME = "default"
 
 OnProgress = Callable[[LoadProgress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationDefaults:
-    """What the checkpoint's ``generation_config.json`` says; None where it says nothing.
-
-    A temperature of None means greedy, as in transformers without ``do_sample``.
-    """
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
         model = attach_adapter(model, plan.adapter, name=ADAPTER_NAME)
         if spec.merge_lora:
             model = model.merge_and_unload()
-    generation = _generation_config(plan)
+    generation = generation_config(plan)
     on_progress(meter.finished("ready"))
     return LoadedCheckpoint(
         card=card,
@@ -140,9 +132,9 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
         device=placement.device,
         devices=placement.devices,
         dtype=placement.dtype,
-        eos_token_ids=_eos(generation, plan, family.tokenizer),
+        eos_token_ids=end_token_ids(generation, plan, family.tokenizer),
         image_token_id=family.image_token_id,
-        generation_defaults=_defaults(generation),
+        generation_defaults=generation_defaults(generation),
     )
 
 
@@ -222,37 +214,3 @@ def _without_progress_bars() -> Iterator[None]:
         yield
     finally:
         logging.set_tqdm_hook(previous)
-
-
-def _generation_config(plan: LoadPlan) -> Mapping[str, Any]:
-    for folder in (plan.folder, plan.base):
-        found = folder.json("generation_config.json") if folder is not None else None
-        if found is not None:
-            return found
-    return {}
-
-
-def _eos(generation: Mapping[str, Any], plan: LoadPlan, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401
-    """Every token that ends an answer, by whichever file says so."""
-    text_config = plan.config.get("text_config") or plan.config
-    said = (generation.get("eos_token_id"), text_config.get("eos_token_id"), tokenizer.eos_token_id)
-    ids: set[int] = set()
-    for value in said:
-        ids.update([value] if isinstance(value, int) else value or [])
-    return frozenset(ids)
-
-
-def _defaults(generation: Mapping[str, Any]) -> GenerationDefaults:
-    penalty = generation.get("repetition_penalty")
-    temperature, top_k = generation.get("temperature"), generation.get("top_k")
-    # As in transformers: without do_sample the other settings say nothing.
-    if not generation.get("do_sample", False):
-        return GenerationDefaults(repetition_penalty=penalty)
-    return GenerationDefaults(
-        # transformers' own defaults, also where a key is there with null.
-        temperature=1.0 if temperature is None else temperature,
-        top_p=generation.get("top_p"),
-        top_k=50 if top_k is None else top_k,
-        min_p=generation.get("min_p"),
-        repetition_penalty=penalty,
-    )
