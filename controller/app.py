@@ -20,7 +20,7 @@ from controller.chassis.http import (
     install_errors,
     install_health,
 )
-from controller.chassis.openapi import CHAT_COMPLETIONS, Api
+from controller.chassis.openapi import CHAT_COMPLETIONS, PREVIEW, Api
 from controller.dispatch import POLICIES
 from controller.external import ExternalServers
 from controller.inflight import InFlight
@@ -109,15 +109,17 @@ def create_app(
         clock=clock,
         rng=rng or random.Random(),  # noqa: S311  # spreads load, guards nothing
     )
-    chat = RelayedRoute(
-        CHAT_COMPLETIONS,
-        relay,
-        in_flight,
-        metrics,
-        max_body_bytes=settings.max_body_bytes,
-        body_seconds=settings.body_seconds,
-        clock=clock,
-    )
+
+    def relayed(path: str) -> RelayedRoute:
+        return RelayedRoute(
+            path,
+            relay,
+            in_flight,
+            metrics,
+            max_body_bytes=settings.max_body_bytes,
+            body_seconds=settings.body_seconds,
+            clock=clock,
+        )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -146,7 +148,8 @@ def create_app(
         """Counters and gauges for Prometheus."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    app: ASGIApp = _Front({CHAT_COMPLETIONS: chat}, api)
+    paths = (CHAT_COMPLETIONS, PREVIEW)
+    app: ASGIApp = _Front({path: relayed(path) for path in paths}, api)
     if api_keys is not None or fleet_token is not None:
         app = Access(app, api_keys=api_keys, fleet_token=fleet_token)
     return Controller(RequestIdMiddleware(app), in_flight, grace_seconds=settings.grace_seconds)

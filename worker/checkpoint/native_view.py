@@ -33,8 +33,11 @@ def native_view(
     if "image_grid_thw" in prepared.model_inputs:
         grid = prepared.model_inputs["image_grid_thw"][0].tolist()
         pixels = _from_patches(image_processor, pixels, grid)
-    if pixels.ndim == 5:  # (images, tiles, 3, height, width)
+    while pixels.ndim > 4:  # (prompts, images, tiles, 3, height, width), or without the first
         pixels = pixels[0]
+    used = prepared.model_inputs.get("aspect_ratio_mask")  # Mllama's: which tiles are filled
+    if used is not None:
+        pixels = pixels[used.flatten().bool().numpy()]
     if pixels.ndim == 3:
         pixels = pixels[None]
     if pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -54,30 +57,37 @@ def native_view(
         return ImageView(
             tiles, prepared.image_tokens, (height // side, width // side), overview_index=0
         )
-    return ImageView(tiles, prepared.image_tokens, *_grid(image_processor, tiles, image))
+    return ImageView(
+        tiles,
+        prepared.image_tokens,
+        *_grid(image_processor, tiles, image, has_overview=used is None),
+    )
 
 
 def _grid(
     image_processor: Any,  # noqa: ANN401
     tiles: Sequence[Image.Image],
     image: Image.Image,
+    *,
+    has_overview: bool,
 ) -> tuple[tuple[int, int] | None, int | None]:
     """Rows and columns of the tiles, and which of them is the overview: the last, where several.
 
-    Idefics3's processor tells its rows and columns. InternVL's takes, of the grids of as many
-    tiles, the one that is nearest to the image's own shape.
+    Idefics3's processor tells its rows and columns. InternVL's and Mllama's take, of the grids of
+    as many tiles, the one that is nearest to the image's own shape.
     """
     if len(tiles) == 1:
         return (1, 1), None
-    count = len(tiles) - 1
+    count = len(tiles) - has_overview
+    last = count if has_overview else None
     ask = getattr(image_processor, "get_number_of_image_patches", None)
     told = ask(image.height, image.width, {}) if ask else None
     if isinstance(told, tuple):
         _, rows, columns = told
-        return ((rows, columns) if rows * columns == count else None), count
+        return ((rows, columns) if rows * columns == count else None), last
     shape = image.width / image.height
     grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
-    return min(grids, key=lambda grid: abs(np.log(grid[1] / grid[0] / shape))), count
+    return min(grids, key=lambda grid: abs(np.log(grid[1] / grid[0] / shape))), last
 
 
 def _from_patches(
