@@ -36,12 +36,16 @@ def main() -> int:
         return 1
     _raise_descriptor_limit()
     _log.info(
-        "controller listens on http://%s:%d (dispatch: %s)",
+        "controller listens on %s://%s:%d (dispatch: %s)",
+        settings.scheme,
         settings.host,
         sock.getsockname()[1],
         settings.dispatch_method.value,
     )
-    serve(Server(app, grace_seconds=IDLE_GRACE_SECONDS, before_shutdown=app.drain), sock)
+    server = Server(
+        app, grace_seconds=IDLE_GRACE_SECONDS, before_shutdown=app.drain, settings=settings
+    )
+    serve(server, sock)
     return 0
 
 

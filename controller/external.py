@@ -28,6 +28,7 @@ from controller.protocol.fleet import (
 from controller.protocol.message import Message
 from controller.registry import Registry
 from controller.upstream import LostError, UnreachableError, Upstream
+from controller.worker_record import Reach
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class ExternalServers:
             PollError: it did not answer, or with something else.
         """
         authorization = None if api_key is None else f"Bearer {api_key.get_secret_value()}"
+        reach = Reach(authorization=authorization, takes_any_number=True)
         headers = {} if authorization is None else {"authorization": authorization}
         try:
             async with (
@@ -159,7 +161,7 @@ class ExternalServers:
             ),
         )
         try:
-            enter(message, authorization=authorization)
+            enter(message, reach=reach)
         except ConflictError as exc:  # a worker of ours has its address now
             raise PollError(str(exc)) from exc
         return names

@@ -6,6 +6,8 @@ half-said. Workers write whole events, so nearly every piece passes as it came.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 MAX_EVENT_BYTES = 1024 * 1024
 
 
@@ -13,8 +15,32 @@ class EventTooLongError(Exception):
     """An event does not end within `MAX_EVENT_BYTES`."""
 
 
+class Framer(Protocol):
+    """Cuts a worker's stream where the client may be left."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What may be passed on now; empty where nothing has become whole.
+
+        Raises:
+            EventTooLongError: something has no end in sight.
+        """
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stream may end here."""
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the rest of the stream need not be read."""
+
+    def are_comments(self, events: bytes) -> bool:
+        """Whether what `feed` returned says nothing of the answer itself."""
+
+
 class EventFramer:
     """Turns pieces of a stream into pieces that end where an event ends."""
+
+    has_enough = False
 
     def __init__(self) -> None:
         self._held = b""  # the beginning of an event that has not arrived whole
@@ -45,12 +71,11 @@ class EventFramer:
         last = self._last.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")[2]
         return last in (b"data: [DONE]", b"data:[DONE]") or last.startswith(b"event: error")
 
-
-def are_comments(events: bytes) -> bool:
-    """Whether whole events are nothing but comments, such as ``: ping``."""
-    return events.startswith(b":") and all(
-        not line or line.startswith(b":") for line in events.splitlines()
-    )
+    def are_comments(self, events: bytes) -> bool:
+        """Whether whole events are nothing but comments, such as ``: ping``."""
+        return events.startswith(b":") and all(
+            not line or line.startswith(b":") for line in events.splitlines()
+        )
 
 
 def _end_of_last_event(piece: bytes) -> int:

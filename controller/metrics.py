@@ -1,8 +1,9 @@
 """What the controller counts, for Prometheus.
 
 Names and meanings are vLLM's with ``paragone_controller_`` in place of ``vllm:`` (a colon is
-reserved for recording rules): ``num_requests_running``, ``time_to_first_token_seconds``,
-``e2e_request_latency_seconds``, ``request_success_total``. Our own: ``requests_total`` by status,
+reserved for recording rules): ``num_requests_running``, ``num_requests_waiting``,
+``time_to_first_token_seconds``, ``e2e_request_latency_seconds``, ``request_queue_time_seconds``,
+``request_success_total``. Our own: ``requests_total`` by status,
 ``request_aborted_total`` by reason, ``relay_attempts_failed_total``, ``worker_up``,
 ``worker_heartbeat_age_seconds``, ``oldest_request_age_seconds``, ``event_loop_lag_seconds``.
 Seconds throughout; times are those that a client of this controller sees.
@@ -19,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controller.inflight import InFlight
+from controller.lines import Lines
 from controller.registry import Registry
 
 _PREFIX = "paragone_controller"
@@ -34,6 +36,7 @@ class ModelMetrics:
     successes: Counter
     first_token: Histogram
     latency: Histogram
+    queue: Histogram
 
 
 class Metrics:
@@ -42,11 +45,17 @@ class Metrics:
     Args:
         registry: the workers, read when metrics are asked for.
         in_flight: the open requests, likewise.
+        lines: those of them that wait, likewise.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, registry: Registry, in_flight: InFlight, *, clock: Callable[[], float]
+        self,
+        registry: Registry,
+        in_flight: InFlight,
+        lines: Lines,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._collectors = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", ["model_name", "status"])
@@ -71,11 +80,17 @@ class Metrics:
             ["model_name"],
             _LATENCY_BUCKETS,
         )
+        self._queue = self._histogram(
+            "request_queue_time_seconds",
+            "How long requests waited here for a worker with room; those that did not are not in",
+            ["model_name"],
+            _LATENCY_BUCKETS,
+        )
         self.loop_lag = self._histogram(
             "event_loop_lag_seconds", "How late a timer of this process fires", [], _LAG_BUCKETS
         )
         self._of_model: dict[str, ModelMetrics] = {}
-        self._collectors.register(_Snapshot(registry, in_flight, clock))
+        self._collectors.register(_Snapshot(registry, in_flight, lines, clock))
 
     def of_model(self, model: str) -> ModelMetrics:
         """The counters of a model that has answered: a label's lookup costs as much as all else."""
@@ -85,6 +100,7 @@ class Metrics:
                 self._successes.labels(model),
                 self._first_token.labels(model),
                 self._latency.labels(model),
+                self._queue.labels(model),
             )
         return found
 
@@ -106,9 +122,12 @@ class Metrics:
 class _Snapshot(Collector):
     """Gauges that are read off the state when asked for, so that nobody has to keep them true."""
 
-    def __init__(self, registry: Registry, in_flight: InFlight, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, registry: Registry, in_flight: InFlight, lines: Lines, clock: Callable[[], float]
+    ) -> None:
         self._registry = registry
         self._in_flight = in_flight
+        self._lines = lines
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
@@ -121,6 +140,11 @@ class _Snapshot(Collector):
         running = GaugeMetricFamily(
             f"{_PREFIX}_num_requests_running", "Requests with a worker", labels=["model_name"]
         )
+        waiting = GaugeMetricFamily(
+            f"{_PREFIX}_num_requests_waiting",
+            "Requests that wait here until a worker has room",
+            labels=["model_name"],
+        )
         oldest = GaugeMetricFamily(
             f"{_PREFIX}_oldest_request_age_seconds",
             "Age of the oldest request in flight",
@@ -130,7 +154,9 @@ class _Snapshot(Collector):
         for request in self._in_flight:
             arrivals.setdefault(request.model, []).append(request.arrival)
         for model, times in arrivals.items():
-            running.add_metric([model], len(times))
+            queued = self._lines.waiting(model)
+            waiting.add_metric([model], queued)
+            running.add_metric([model], len(times) - queued)
             oldest.add_metric([model], now - min(times, default=now))
         up = GaugeMetricFamily(
             f"{_PREFIX}_worker_up",
@@ -144,6 +170,6 @@ class _Snapshot(Collector):
         )
         for record in self._registry.workers():
             labels = [record.worker_id, record.address]
-            up.add_metric(labels, float(record.is_live(now) and record.suspicion is None))
+            up.add_metric(labels, float(record.is_live(now) and record.breaker.lets_pass))
             age.add_metric(labels, now - record.lease.renewed_at)
-        return running, oldest, up, age
+        return running, waiting, oldest, up, age

@@ -6,10 +6,10 @@ Pure: it does no I/O and reads only the clocks that it was given, so every rule 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from controller.absence import not_found, unavailable
+from controller.breaker import Breaker
 from controller.protocol.errors import (
     ConflictError,
     ModelLoadingError,
@@ -24,111 +24,11 @@ from controller.protocol.fleet import (
     ModelMetadata,
     RegisterRequest,
     WorkerState,
-    WorkerStatus,
     WorkerView,
 )
+from controller.worker_record import OUR_OWN, Lease, Reach, WorkerRecord
 
-LEASE_BEATS = 3  # heartbeats that may be missed before a worker counts as gone
-LATE_BEATS = 2  # and before it is avoided while others are punctual
-SPEED_HALF_LIFE_SECONDS = 600.0  # a worker that has become slower is known as such in minutes
-RETRY_AFTER_SECONDS = 2.0  # a supervisor restarts a worker, or another one joins, in about this
 MAX_REMEMBERED_MODELS = 4096  # names kept to tell "gone" from "never heard of"
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The time a worker is believed in; seconds on the registry's monotonic clock."""
-
-    renewed_at: float
-    seconds: float
-
-    @property
-    def ends_at(self) -> float:
-        """When the worker will have missed too many beats."""
-        return self.renewed_at + self.seconds
-
-    def is_over(self, now: float) -> bool:
-        """Whether the worker has missed too many beats."""
-        return now >= self.ends_at
-
-
-@dataclass(slots=True, eq=False)
-class WorkerRecord:
-    """One worker process: what it last said of itself, and what this controller has with it."""
-
-    worker_id: str
-    address: str
-    version: str
-    status: WorkerStatus
-    heartbeat_seconds: float  # how often it means to beat
-    lease: Lease
-    authorization: str | None = None  # a header that goes with requests to it; never shown
-    is_drained: bool = False  # asked to leave; its later heartbeats do not bring it back
-    suspicion: str | None = None  # why it is avoided until it is heard of again
-    in_flight: int = 0  # requests of this controller
-    in_flight_tokens: int = 0  # their estimated cost, see `routing.RoutingHints.tokens`
-    foreign: int = 0  # requests that others had with it at its last beat
-    # Its best measured speed, all streams together, slowly forgotten; None before its first
-    # answer. The best, as a worker that runs few streams at a time measures less than it can do,
-    # would be given less for it, and would measure less again.
-    tokens_per_second: float | None = None
-
-    @property
-    def state(self) -> WorkerState:
-        """The worker's own word, unless it was asked to leave."""
-        return WorkerState.DRAINING if self.is_drained else self.status.state
-
-    @property
-    def queue_length(self) -> int:
-        """Requests it has now: ours, counted here and now, and others', as of its last beat.
-
-        Counting our own is what keeps a stale report from drawing a whole interval's arrivals.
-        """
-        return self.in_flight + self.foreign
-
-    @property
-    def capacity(self) -> int:
-        """Requests that it runs at once."""
-        return self.status.load.capacity
-
-    def is_live(self, now: float) -> bool:
-        """Whether it serves: ready, not asked to leave, and heard of lately."""
-        return self.state is WorkerState.READY and not self.lease.is_over(now)
-
-    @property
-    def late_after_seconds(self) -> float:
-        """How long it may be silent before something must be wrong with it."""
-        return LATE_BEATS * self.heartbeat_seconds
-
-    def is_punctual(self, now: float) -> bool:
-        """Whether its last heartbeats came when they were due."""
-        return now - self.lease.renewed_at < self.late_after_seconds
-
-    def beat(self, message: RegisterRequest, now: float) -> None:
-        """Takes over what the worker says of itself; being heard of ends any suspicion."""
-        since_last = now - self.lease.renewed_at
-        self.version = message.version
-        self.status = message.status
-        self.heartbeat_seconds = message.heartbeat_seconds
-        self.lease = Lease(now, LEASE_BEATS * message.heartbeat_seconds)
-        self.suspicion = None
-        load = message.status.load
-        if load.tokens_per_second:
-            forgotten = 0.5 ** (since_last / SPEED_HALF_LIFE_SECONDS)
-            remembered = (self.tokens_per_second or 0.0) * forgotten
-            self.tokens_per_second = max(load.tokens_per_second, remembered)
-        self.foreign = max(0, load.running + load.waiting - self.in_flight)
-
-    @contextmanager
-    def carrying(self, tokens: int) -> Iterator[None]:
-        """Counts a request as in flight for as long as the block runs."""
-        self.in_flight += 1
-        self.in_flight_tokens += tokens
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self.in_flight_tokens -= tokens
 
 
 class Registry:
@@ -149,27 +49,31 @@ class Registry:
         self._replaced_by: dict[str, str] = {}  # worker id -> id that took over its address
         self._listed: ModelList | None = None  # the model list, while it is true
         self._listed_until = 0.0
+        self._listeners: list[Callable[[WorkerRecord], None]] = []
 
-    def register(self, message: RegisterRequest, *, authorization: str | None = None) -> LeaseReply:
+    def on_news(self, listener: Callable[[WorkerRecord], None]) -> None:
+        """Calls ``listener`` whenever a worker was heard of, is suspected, drained or gone."""
+        self._listeners.append(listener)
+
+    def register(self, message: RegisterRequest, *, reach: Reach = OUR_OWN) -> LeaseReply:
         """Puts a worker on the list, or renews it; arguments as of `heartbeat`.
 
         A new worker at a known address replaces the old one at once: so a restarted process looks.
-        One that was drained and registers again is back: it says so itself.
+        One that was drained, or is suspected, and registers again is back: it says so itself.
         """
         self._replaced_by.pop(message.worker_id, None)
-        reply = self._take(message, authorization)
-        self._workers[message.worker_id].is_drained = False
-        self._listed = None
+        reply = self._take(message, reach)
+        record = self._workers[message.worker_id]
+        record.is_drained, record.breaker = False, Breaker()
+        self._changed(record)
         return reply
 
-    def heartbeat(
-        self, message: RegisterRequest, *, authorization: str | None = None
-    ) -> LeaseReply:
+    def heartbeat(self, message: RegisterRequest, *, reach: Reach = OUR_OWN) -> LeaseReply:
         """Renews a lease; an unknown worker is registered by the same call.
 
         Args:
             message: what the worker says, or what is said for it.
-            authorization: a header to send with the requests to it.
+            reach: how requests get to it.
 
         Raises:
             ConflictError: another worker has registered at this address since.
@@ -181,20 +85,20 @@ class Registry:
                 f"there later; stop one of the two, or give each its own --worker-address"
             )
         self._replaced_by.pop(message.worker_id, None)
-        return self._take(message, authorization)
+        return self._take(message, reach)
 
     def drain(self, worker_id: str) -> bool:
         """Routes nothing more to a worker; whether it was on the list."""
         record = self._workers.get(worker_id)
         if record is not None:
             record.is_drained = True
-            self._listed = None
+            self._changed(record)
         return record is not None
 
     def suspect(self, record: WorkerRecord, reason: str) -> None:
-        """Takes a worker out of the rotation until it is heard of again."""
-        record.suspicion = reason
-        self._listed = None
+        """A request failed by the worker's fault: it is avoided until a probe has answered."""
+        record.breaker.fail(reason, self._clock())
+        self._changed(record)
 
     def expire(self) -> list[WorkerRecord]:
         """Forgets the workers whose lease is over, and returns them.
@@ -210,14 +114,15 @@ class Registry:
         ]
         for record in gone:
             self._remove(record)
+            self._changed(record)
         return gone
 
     def rotation(self, model: str) -> list[WorkerRecord]:
         """The workers that may be given a request for ``model``; never empty.
 
-        Those whose heartbeats are late are among them only when nobody is punctual, and suspects
-        only when there is nobody else: one lost connection does not prove that a worker is gone,
-        and asking it again costs little.
+        Those whose heartbeats are late are among them only when nobody is punctual, and those whose
+        breaker is open only when there is nobody else: one lost connection does not prove that a
+        worker is gone, and asking it again costs little.
 
         Raises:
             ModelNotFoundError: nobody serves, or lately served, this name.
@@ -229,46 +134,16 @@ class Registry:
         live = [record for record in serving if record.is_live(now)]
         if not live:
             raise self.absence(model)
-        trusted = [record for record in live if record.suspicion is None]
+        trusted = [record for record in live if record.breaker.lets_pass]
         return [record for record in trusted if record.is_punctual(now)] or trusted or live
 
     def absence(self, name: str) -> ModelNotFoundError | ModelLoadingError | NoLiveWorkerError:
         """Why nobody can answer for a model, and what to do."""
         now = self._clock()
         serving = [r for r in self._by_model.get(name, {}).values() if not r.lease.is_over(now)]
-        loading = [r for r in serving if r.state is WorkerState.LOADING]
-        if loading:
-            progress = max(
-                (r.status.progress for r in loading if r.status.progress is not None),
-                key=lambda p: p.fraction,
-                default=None,
-            )
-            how_far = f": {progress.phase}, {progress.fraction:.0%} done" if progress else ""
-            return ModelLoadingError(
-                f"The model {name!r} is still loading{how_far}; try again shortly",
-                param="model",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-        if name not in self._first_seen:
-            others = ", ".join(entry.id for entry in self.models().data) or "none at the moment"
-            return ModelNotFoundError(
-                f"The model {name!r} does not exist here; models that answer now: {others}",
-                param="model",
-            )
-        failed = next((r for r in serving if r.state is WorkerState.FAILED), None)
-        if failed is not None:
-            why = f"its worker at {failed.address} failed: {failed.status.detail or 'see its log'}"
-        elif any(r.suspicion is not None for r in serving):
-            why = "its worker cannot be reached"
-        elif any(r.state is WorkerState.DRAINING for r in serving):
-            why = "its worker is shutting down"
-        else:
-            why = "its worker is gone"
-        return NoLiveWorkerError(
-            f"The model {name!r} has no live worker: {why}; try again once it is back",
-            param="model",
-            retry_after_seconds=RETRY_AFTER_SECONDS,
-        )
+        if not serving and name not in self._first_seen:
+            return not_found(name, [entry.id for entry in self.models().data])
+        return unavailable(name, serving)
 
     def model(self, name: str) -> ModelEntry:
         """The entry of one model that can answer now.
@@ -326,7 +201,7 @@ class Registry:
             ]
         )
 
-    def _take(self, message: RegisterRequest, authorization: str | None) -> LeaseReply:
+    def _take(self, message: RegisterRequest, reach: Reach) -> LeaseReply:
         now = self._clock()
         address = message.address.rstrip("/")
         record = self._workers.get(message.worker_id)
@@ -361,9 +236,17 @@ class Registry:
             or record.heartbeat_seconds != message.heartbeat_seconds
         ):
             self._listed = None
-        record.authorization = authorization
+        record.reach = reach
         record.beat(message, now)
+        for listener in self._listeners:
+            listener(record)
         return LeaseReply(known=known, lease_seconds=record.lease.seconds)
+
+    def _changed(self, record: WorkerRecord) -> None:
+        """The model list may not be true any more."""
+        self._listed = None
+        for listener in self._listeners:
+            listener(record)
 
     def _remove(self, record: WorkerRecord) -> None:
         del self._workers[record.worker_id]

@@ -1,30 +1,30 @@
 """Takes a request to a worker and its answer back: choose, open, forward bytes.
 
 Streams are forwarded event by event as the bytes that came. Another worker is tried only while
-the client has seen nothing of an answer; after that a lost worker is an error event, with the text
-so far intact and no ``[DONE]``. Which worker is chosen is `dispatch`'s business, who lives is
-`registry`'s, when waiting makes no sense is `vigil`'s.
+the client has seen nothing of an answer, and only within the retry budget; after that a lost worker
+is an error event, with the text so far intact and no ``[DONE]``. Which worker is chosen is
+`choosing`'s business, when waiting makes no sense is `vigil`'s.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from controller.dispatch import DispatchPolicy
-from controller.framing import EventFramer, EventTooLongError, are_comments
+from controller.calls import Call, RelayRequest, call_for
+from controller.choosing import Choosing, NobodyLeftError
+from controller.framing import EventTooLongError
 from controller.metrics import Metrics
-from controller.protocol import sse
-from controller.protocol.errors import ErrorBody, InternalError, ParagoneError, WorkerLostError
-from controller.registry import Registry, WorkerRecord
+from controller.protocol.errors import ErrorBody, InternalError, WorkerLostError
+from controller.registry import Registry
 from controller.reply import Reply
-from controller.routing import RoutingHints
+from controller.retry_budget import RetryBudget
 from controller.upstream import Answer, Headers, LostError, UnreachableError, Upstream
 from controller.vigil import HungError, Vigil
+from controller.worker_record import WorkerRecord
 
 _log = logging.getLogger(__name__)
 
@@ -48,17 +48,6 @@ _NOT_FORWARDED = frozenset(
         b"x-worker-id",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RelayRequest:
-    """A request as it goes to a worker; ``arrival`` on the monotonic clock."""
-
-    path: str
-    body: bytes
-    headers: Mapping[str, str]
-    hints: RoutingHints
-    arrival: float
 
 
 class _RefusedError(Exception):
@@ -94,72 +83,79 @@ class Relay:
 
     Args:
         registry: who lives.
-        policy: who of them is chosen.
+        choosing: who of them is asked, and when.
         upstream: how they are reached.
         vigil: tells when one hangs.
         metrics: what is counted.
+        budget: how many requests may be tried again.
         attempts: the most workers tried for one request.
         clock: monotonic seconds.
-        rng: the policies' chance.
     """
 
     def __init__(
         self,
         registry: Registry,
-        policy: DispatchPolicy,
+        choosing: Choosing,
         upstream: Upstream,
         vigil: Vigil,
         metrics: Metrics,
         *,
+        budget: RetryBudget,
         attempts: int,
         clock: Callable[[], float],
-        rng: random.Random,
     ) -> None:
         self._registry = registry
-        self._policy = policy
+        self._choosing = choosing
         self._upstream = upstream
         self._vigil = vigil
         self._metrics = metrics
+        self._budget = budget
         self._attempts = attempts
         self._clock = clock
-        self._rng = rng
 
     async def answer(self, request: RelayRequest, reply: Reply) -> None:
         """Has one worker answer, or another, or ends the reply with the error that explains most.
 
         Raises:
-            NotFoundError, UnavailableError: there is nobody to ask; nothing was sent.
+            ParagoneError: there is nobody to ask, or no room in the line of those who wait; or the
+                worker's own error, where it is not passed on as it came.
         """
         exchange = _Exchange(request, reply)
-        candidates = self._registry.rotation(request.hints.model)
-        while candidates and len(exchange.tried) < self._attempts:
-            record = self._policy(candidates, request.hints, self._rng)
+        self._budget.earn()
+        while not exchange.tried or self._may_try_again(exchange):
+            try:
+                record = await self._choosing.choose(request, reply, exchange.tried)
+            except NobodyLeftError:
+                break
             exchange.tried.append(record)
             if await self._ask(record, exchange):
                 return
-            candidates = self._others(exchange)
         await self._give_up(exchange)
 
-    def _others(self, exchange: _Exchange) -> list[WorkerRecord]:
-        """The workers that have not been tried yet."""
-        try:
-            rotation = self._registry.rotation(exchange.request.hints.model)
-        except ParagoneError:  # all of them are gone by now
-            return []
-        return [record for record in rotation if record not in exchange.tried]
+    def _may_try_again(self, exchange: _Exchange) -> bool:
+        if len(exchange.tried) >= self._attempts:
+            return False
+        if not self._choosing.others(exchange.request, exchange.reply, exchange.tried):
+            return False
+        if self._budget.spend():
+            return True
+        self._metrics.failed_attempts.labels("retry_budget").inc()
+        return False
 
     def _may_move(self, exchange: _Exchange) -> bool:
         """Whether another worker could take over from the one that is being waited for."""
         if exchange.reply.has_content or len(exchange.tried) >= self._attempts:
             return False
         now = self._clock()
-        return any(record.is_punctual(now) for record in self._others(exchange))
+        others = self._choosing.others(exchange.request, exchange.reply, exchange.tried)
+        return any(record.is_punctual(now) for record in others)
 
     async def _ask(self, record: WorkerRecord, exchange: _Exchange) -> bool:
         """Asks one worker; whether the reply has ended, well or badly."""
         request, reply = exchange.request, exchange.reply
+        model = request.hints.model
         try:
-            with record.carrying(request.hints.tokens):
+            with self._choosing.carrying(record, request.hints):
                 async with self._vigil.watch(
                     record, may_move=lambda: self._may_move(exchange)
                 ) as progress:
@@ -183,11 +179,11 @@ class Relay:
             )
             if not reply.has_content:
                 return False
-            self._metrics.aborted.labels(request.hints.model, "worker_lost").inc()
+            self._metrics.aborted.labels(model, "worker_lost").inc()
             await reply.fail(exchange.lost)
             return True
         if reply.status == 200:
-            served = self._metrics.of_model(request.hints.model)
+            served = self._metrics.of_model(model)
             served.successes.inc()
             served.latency.observe(self._clock() - request.arrival)
         return True
@@ -204,43 +200,49 @@ class Relay:
         Raises:
             UnreachableError, LostError: the worker failed; `Reply.has_content` says how late.
             _RefusedError: it cannot take the request now.
+            ParagoneError: its answer says that it failed, in words that had to be translated.
         """
         request, reply = exchange.request, exchange.reply
+        call = call_for(request, reply, record)
         sent = request.headers
-        if record.authorization is not None:
-            sent = {**sent, "authorization": record.authorization}
+        if record.reach.authorization is not None:
+            sent = {**sent, "authorization": record.reach.authorization}
         async with self._upstream.request(
-            "POST", record.address + request.path, headers=sent, body=request.body
+            "POST", record.address + call.path, headers=sent, body=call.body
         ) as answer:
             progress()
             headers = _forwarded(answer, record)
-            if answer.status == 200 and answer.media_type == sse.MEDIA_TYPE:
-                await self._forward_events(answer, headers, exchange, progress)
+            if call.is_translated:
+                headers = headers[-1:]  # its name; the rest describes what it said, not this
+            if call.is_stream(answer):
+                await self._forward_events(answer, headers, call, exchange, progress)
                 return
             body = await answer.read_all(MAX_WHOLE_ANSWER_BYTES)
-            if answer.status in TRY_ANOTHER or reply.status is not None:
+            if answer.status in TRY_ANOTHER or reply.status is not None or call.is_translated:
                 raise _RefusedError(answer.status, headers, body)
-            self._observe_first_token(request)
-            reply.has_content = True
+            self._begin_content(record, exchange)
             await reply.send_whole(answer.status, headers, body)
 
     async def _forward_events(
-        self, answer: Answer, headers: Headers, exchange: _Exchange, progress: Callable[[], None]
+        self,
+        answer: Answer,
+        headers: Headers,
+        call: Call,
+        exchange: _Exchange,
+        progress: Callable[[], None],
     ) -> None:
         """Forwards whole events until the last."""
-        reply = exchange.reply
-        framer = EventFramer()
+        reply, framer = exchange.reply, call.framer
         try:
-            while piece := await answer.read():
+            while not framer.has_enough and (piece := await answer.read()):
                 progress()
                 events = framer.feed(piece)
                 if not events:
                     continue
                 if reply.status is None:
-                    await reply.start(answer.status, headers)
-                if not reply.has_content and not are_comments(events):
-                    reply.has_content = True
-                    self._observe_first_token(exchange.request)
+                    await reply.start_stream(headers)
+                if not reply.has_content and not framer.are_comments(events):
+                    self._begin_content(call.record, exchange)
                 await reply.write(events)
         except EventTooLongError as exc:
             raise LostError("it sent an event without an end") from exc
@@ -248,11 +250,23 @@ class Relay:
             # A worker that goes away right after its last event has still said everything.
             if not framer.is_complete:
                 raise
-        if not framer.is_complete:
+        if not framer.is_complete and not framer.has_enough:
             raise LostError("it closed its answer before the end")
+        rest = call.finish()
+        if call.is_whole:
+            self._begin_content(call.record, exchange)
+            json_headers = [*headers, (b"content-type", b"application/json")]
+            await reply.send_whole(200, json_headers, rest)
+            return
+        if rest:
+            await reply.write(rest)
         await reply.end()
 
-    def _observe_first_token(self, request: RelayRequest) -> None:
+    def _begin_content(self, record: WorkerRecord, exchange: _Exchange) -> None:
+        """The client is about to see something of the answer: the worker works."""
+        exchange.reply.has_content = True
+        record.breaker.succeed()
+        request = exchange.request
         elapsed = self._clock() - request.arrival
         self._metrics.of_model(request.hints.model).first_token.observe(elapsed)
 
@@ -263,10 +277,10 @@ class Relay:
         refusal = exchange.refusal
         if refusal is None:
             await reply.fail(exchange.lost or self._registry.absence(model))
-        elif reply.status is None:
+        elif reply.status is None and reply.passes_refusals:
             await reply.send_whole(refusal.status, refusal.headers, refusal.body)
         else:
-            await reply.fail_stream(refusal.error_body())
+            await reply.fail_with(refusal.status, {}, refusal.error_body())
 
 
 def _forwarded(answer: Answer, record: WorkerRecord) -> Headers:

@@ -16,10 +16,14 @@ from pydantic_core import from_json
 from controller.protocol.errors import BadRequestError
 
 DEFAULT_ANSWER_TOKENS = 256  # of a request that names no limit
+MOST_ANSWER_TOKENS = 4096  # of one that names a huge one and means "as many as fit"
+MOST_SECONDS = 1e6  # of a timeout that means anything
 CHARACTERS_PER_TOKEN = 4  # of text, on average
 TOKENS_PER_IMAGE = 576  # a CLIP-L/336 tower's
 PREFILL_DISCOUNT = 10  # a prompt token costs about a tenth of an answer token
 KEY_SAMPLE = 1024  # characters of each end that tell two images or prompts apart
+
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,13 @@ class RoutingHints:
     model: str
     tokens: int = DEFAULT_ANSWER_TOKENS
     affinity_key: bytes | None = None
+    stream: bool = False
+    timeout_seconds: float | None = None  # what the request itself allows for its answer
+    beginning: str = ""  # the text that a legacy answer begins with: the prompt, if it is echoed
 
 
 def routing_hints(body: bytes) -> RoutingHints:
-    """Reads a chat completion request as far as routing needs it.
+    """Reads a request of any wire as far as routing needs it.
 
     Raises:
         BadRequestError: it is not a JSON object, or names no model.
@@ -67,14 +74,28 @@ def routing_hints(body: bytes) -> RoutingHints:
             characters += len(content)
             if role == "user":  # system prompts are shared by strangers
                 first_text = first_text or content
-    limit = request.get("max_completion_tokens") or request.get("max_tokens")
-    answer = limit if isinstance(limit, int) and limit > 0 else DEFAULT_ANSWER_TOKENS
-    prompt = characters // CHARACTERS_PER_TOKEN + images * TOKENS_PER_IMAGE
+    prompt = request.get("prompt")  # of a text completion, or a legacy request with its images
+    if isinstance(prompt, str):
+        characters += len(prompt)
+        pictures = request.get("images")
+        if isinstance(pictures, list) and pictures and isinstance(pictures[0], str):
+            images, first_image = len(pictures), pictures[0]
+    limit = next((request[name] for name in _LIMITS if request.get(name)), None)
+    answer = DEFAULT_ANSWER_TOKENS
+    if isinstance(limit, int) and limit > 0:
+        answer = min(limit, MOST_ANSWER_TOKENS)
+    prompt_tokens = characters // CHARACTERS_PER_TOKEN + images * TOKENS_PER_IMAGE
     distinct = first_image or first_text
+    timeout = request.get("timeout")
+    if not isinstance(timeout, int | float) or not 0 < timeout < MOST_SECONDS:
+        timeout = None  # the worker says what is wrong with it
     return RoutingHints(
         model=model,
-        tokens=answer + prompt // PREFILL_DISCOUNT,
+        tokens=answer + prompt_tokens // PREFILL_DISCOUNT,
         affinity_key=None if distinct is None else _key(distinct),
+        stream=request.get("stream") is True,
+        timeout_seconds=timeout,
+        beginning=prompt if isinstance(prompt, str) and request.get("echo") is not False else "",
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from controller.chassis.settings import ProcessSettings
+from controller.chassis.network import is_loopback
+from controller.chassis.settings import ProcessSettings, split_list
 from controller.dispatch import DispatchMethod
 
 ServerAddress = Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+[^\s]*$")]
@@ -33,6 +34,21 @@ class ControllerSettings(ProcessSettings):
     )
     relay_attempts: int = Field(
         default=3, ge=1, le=10, description="workers tried for one request before its first byte"
+    )
+    max_queue: int = Field(
+        default=256,
+        ge=0,
+        description="most requests for one model that wait here until a worker has room; beyond, "
+        "429 with Retry-After",
+    )
+    queue_seconds: float = Field(
+        default=120.0, gt=0, description="how long a request may wait so; then 503"
+    )
+    request_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="the longest that an answer may take, also where a client allows more; "
+        "without it, as long as it takes",
     )
     connect_seconds: float = Field(
         default=2.0, gt=0, description="how long a worker may take to accept a connection"
@@ -60,11 +76,23 @@ class ControllerSettings(ProcessSettings):
         "and register workers",
     )
 
-    @field_validator("external", mode="before")
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="origins of web pages that may call this API from a browser, with commas "
+        "between them",
+    )
+
+    @field_validator("external", "cors_origins", mode="before")
     @classmethod
     def _split_addresses(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+        return split_list(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not re.fullmatch(r"https?://[^/\s*]+", each):
+                raise ValueError("expected an origin as browsers send it: https://host[:port]")
         return value
 
     @model_validator(mode="after")
@@ -82,13 +110,3 @@ class ControllerSettings(ProcessSettings):
                 f"127.0.0.1"
             )
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reachable from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: who it is known to is not ours to say
-        return False

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from controller.registry import WorkerRecord
+from controller.worker_record import WorkerRecord
 
 CHECK_SECONDS = 0.25
 # Where nobody else could answer, or part of an answer was sent, waiting is all that can help.

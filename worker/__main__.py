@@ -13,10 +13,12 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from controller.chassis.logs import configure_logging
+from controller.chassis.network import is_loopback
 from controller.chassis.serve import ListenError, Server, listen, serve
 from controller.chassis.settings import SettingsError
+from controller.chassis.tls import client_context
 from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
-from worker.address import address_for, is_loopback
+from worker.address import address_for
 from worker.app import Worker
 from worker.checkpoint.facts import describe
 from worker.engine.protocol import Engine
@@ -79,16 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         body_limits=BodyLimits(settings.max_body_bytes, settings.body_seconds),
         image_policy=settings.image_policy(),
         grace_seconds=settings.grace_seconds,
+        tls=client_context(settings.tls_ca),
         on_failure=stop,
     )
     server = Server(
         worker.app,
         grace_seconds=settings.grace_seconds + AFTER_GRACE_SECONDS,
         before_shutdown=worker.leave,
+        settings=settings,
     )
     if not is_loopback(settings.host):
         _log.warning("it asks for no key: whoever reaches %s can send requests", settings.host)
-    _log.info("worker of %s listens on http://%s:%d", name, settings.host, port)
+    _log.info("worker of %s listens on %s://%s:%d", name, settings.scheme, settings.host, port)
     serve(server, sock)
     code = EXIT_FAILED if worker.lifecycle.state is WorkerState.FAILED else 0
     if worker.lifecycle.engine is None:
@@ -102,7 +106,13 @@ def _memberships(settings: WorkerSettings, port: int) -> list[Membership]:
     return [
         Membership(
             controller,
-            address_for(controller, given=settings.worker_address, host=settings.host, port=port),
+            address_for(
+                controller,
+                given=settings.worker_address,
+                host=settings.host,
+                port=port,
+                scheme=settings.scheme,
+            ),
         )
         for controller in settings.controller_address
     ]

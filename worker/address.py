@@ -7,12 +7,15 @@ import logging
 import socket
 from urllib.parse import urlsplit
 
+from controller.chassis.network import is_loopback
 from controller.chassis.settings import SettingsError
 
 _log = logging.getLogger(__name__)
 
 
-def address_for(controller: str, *, given: str | None, host: str, port: int) -> str:
+def address_for(
+    controller: str, *, given: str | None, host: str, port: int, scheme: str = "http"
+) -> str:
     """The address that this worker gives to one controller.
 
     A worker that listens on all of its machine's addresses gives the one from which it reaches
@@ -24,6 +27,7 @@ def address_for(controller: str, *, given: str | None, host: str, port: int) -> 
         given: ``--worker-address``; it wins.
         host: what the worker listens on.
         port: what it listens on, never 0.
+        scheme: what it speaks there, ``http`` or ``https``.
 
     Raises:
         SettingsError: the address cannot be told; it has to be given.
@@ -39,7 +43,7 @@ def address_for(controller: str, *, given: str | None, host: str, port: int) -> 
             host,
             controller,
         )
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _own_address_towards(controller: str) -> str:
@@ -63,11 +67,3 @@ def _is_unspecified(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return host == ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches the host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

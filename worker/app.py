@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 
@@ -50,6 +51,7 @@ class Worker:
         image_policy: what images it may have.
         fleet_token: what controllers ask workers for, where they do.
         grace_seconds: how long answers may go on after a stop was asked for.
+        tls: whose certificates controllers may show; None is the system's choice.
         on_failure: called once nothing can be served any more and controllers know it.
     """
 
@@ -65,13 +67,14 @@ class Worker:
         body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
         image_policy: ImagePolicy = DEFAULT_IMAGE_POLICY,
         grace_seconds: float = 30,
+        tls: ssl.SSLContext | None = None,
         on_failure: Callable[[], None],
     ) -> None:
         self.lifecycle = Lifecycle(card)
         self._build_engine = build_engine
         self._grace_seconds = grace_seconds
         self._on_failure = on_failure
-        self._http = httpx.AsyncClient(trust_env=False)
+        self._http = httpx.AsyncClient(trust_env=False, verify=tls or True)
         self._registration = Registration(
             memberships,
             worker_id=worker_id,

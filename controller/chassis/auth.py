@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import limits
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from controller.protocol.errors import AuthenticationError
 
@@ -21,12 +22,25 @@ class KeyFileError(Exception):
 
 
 class ApiKey(BaseModel):
-    """One key: whose it is, and the SHA-256 of it (``printf %s KEY | sha256sum``)."""
+    """One key: whose it is, and the SHA-256 of it (``printf %s KEY | sha256sum``).
+
+    ``rate`` is how many requests it may send, such as ``60/minute`` or ``10/second;1000/hour``;
+    ``concurrency`` how many of them may be open at the same time. Keys of one name share both.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rate: str | None = None
+    concurrency: int | None = Field(default=None, ge=1)
+
+    @field_validator("rate")
+    @classmethod
+    def _is_a_rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            limits.parse_many(value)
+        return value
 
 
 class _KeyFile(BaseModel):

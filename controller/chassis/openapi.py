@@ -15,6 +15,7 @@ from controller.protocol.preview import Preview, PreviewRequest
 
 CHAT_COMPLETIONS = "/v1/chat/completions"
 PREVIEW = "/v1/preview"
+COMPLETIONS = "/v1/completions"
 
 
 class Api(FastAPI):

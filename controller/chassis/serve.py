@@ -11,6 +11,8 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from controller.chassis.settings import ProcessSettings
+
 
 class ListenError(Exception):
     """The address cannot be listened on; the message says why and what to do."""
@@ -46,6 +48,7 @@ class Server(uvicorn.Server):
         app: the application.
         grace_seconds: how long open responses may go on after a stop was asked for.
         before_shutdown: awaited before the listener closes, e.g. to leave the controller's list.
+        settings: of the process: certificates, and the proxies that are believed.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class Server(uvicorn.Server):
         *,
         grace_seconds: int = 30,
         before_shutdown: Callable[[], Awaitable[None]] | None = None,
+        settings: ProcessSettings | None = None,
     ) -> None:
+        trusted = () if settings is None else settings.trusted_proxies
         super().__init__(
             uvicorn.Config(
                 app,
@@ -64,6 +69,11 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=grace_seconds,
                 # Proxies and pools hold connections open longer than uvicorn's 5 s default.
                 timeout_keep_alive=75,
+                # uvicorn's own default believes whoever is on this machine.
+                proxy_headers=bool(trusted),
+                forwarded_allow_ips=list(trusted),
+                ssl_certfile=None if settings is None else settings.tls_cert,
+                ssl_keyfile=None if settings is None else settings.tls_key,
             )
         )
         self._before_shutdown = before_shutdown

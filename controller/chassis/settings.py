@@ -7,6 +7,7 @@ may be abbreviated (LLaVA's published command lines use ``--controller`` and ``-
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import sys
 import types
@@ -17,10 +18,18 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from controller.chassis.logs import LogFormat
+from controller.chassis.tls import check_certificate, client_context
 
 
 class SettingsError(Exception):
@@ -86,12 +95,61 @@ class ProcessSettings(FlagSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate to serve HTTPS with"
+    )
+    tls_key: Path | None = Field(
+        default=None, description="PEM file of its key, where that is not in the same file"
+    )
+    tls_ca: Path | None = Field(
+        default=None,
+        description="PEM file of authorities to trust beside the system's, when connecting to "
+        "others",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        description="addresses or networks of reverse proxies whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed, with commas between them",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least severe lines that are logged"
     )
     log_format: LogFormat = Field(
         default="auto", description="auto is pretty on a terminal, JSON lines elsewhere"
     )
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: object) -> object:
+        return split_list(value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:  # a name could be anybody's by tomorrow, and "*" is everybody
+            ipaddress.ip_network(each, strict=False)
+        return value
+
+    @model_validator(mode="after")
+    def _has_usable_certificates(self) -> Self:
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("--tls-key says nothing without --tls-cert")
+        if self.tls_cert is not None:
+            check_certificate(self.tls_cert, self.tls_key)
+        client_context(self.tls_ca)
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """What the addresses of this process begin with."""
+        return "http" if self.tls_cert is None else "https"
+
+
+def split_list(value: object) -> object:
+    """A list as flags and the environment have it: with commas between its parts."""
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+    return value
 
 
 def _from_file(path: str | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@
     ├── ConflictError            409   conflict: somebody else holds what was asked for
     ├── PayloadTooLargeError     413   payload_too_large
     ├── QueueFullError           429   queue_full, with Retry-After
+    ├── RateLimitError           429   rate_limit_exceeded: this key's, with Retry-After
     ├── InternalError            500   internal_error: our fault; the log has the traceback
     │   ├── OutOfMemoryError     500   out_of_memory: needed and free
     │   └── DeviceLostError      500   device_lost: nothing runs on the device until a restart
@@ -22,6 +23,7 @@
     ├── UnavailableError         503   with Retry-After
     │   ├── NoLiveWorkerError    503   no_live_worker: the name is known, nobody serves it now
     │   ├── ModelLoadingError    503   model_loading: a worker is loading it, with progress
+    │   ├── QueueTimeoutError    503   queue_timeout: no worker had room for it in time
     │   └── DrainingError        503   draining: this process is shutting down
     └── DeadlineError            504   deadline_exceeded
 """
@@ -76,10 +78,15 @@ class ParagoneError(Exception):
         return ErrorBody(error=detail)
 
     def headers(self) -> dict[str, str]:
-        """HTTP headers that go with the error: ``Retry-After`` in whole seconds, rounded up."""
-        if self.retry_after_seconds is None:
-            return {}
-        return {"retry-after": str(max(1, math.ceil(self.retry_after_seconds)))}
+        """HTTP headers that go with the error.
+
+        ``x-error-code`` is its reason, for proxies and clients that do not read bodies;
+        ``Retry-After`` is in whole seconds, rounded up.
+        """
+        headers = {"x-error-code": self.code}
+        if self.retry_after_seconds is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_seconds)))
+        return headers
 
 
 class BadRequestError(ParagoneError):
@@ -170,6 +177,14 @@ class QueueFullError(ParagoneError):
     type = "rate_limit_error"
 
 
+class RateLimitError(ParagoneError):
+    """This API key has used up what it may use for now."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
 class InternalError(ParagoneError):
     """Our fault. The message names the kind of failure, the log holds the traceback."""
 
@@ -211,6 +226,12 @@ class ModelLoadingError(UnavailableError):
     """A worker is loading the model."""
 
     code = "model_loading"
+
+
+class QueueTimeoutError(UnavailableError):
+    """The request waited its time in the queue, and no worker had room for it."""
+
+    code = "queue_timeout"
 
 
 class DrainingError(UnavailableError):

@@ -6,6 +6,7 @@ import logging
 
 from fastapi import APIRouter
 
+from controller.chassis.network import is_loopback
 from controller.external import ExternalServers
 from controller.protocol.errors import ErrorBody, PermissionDeniedError
 from controller.protocol.fleet import (
@@ -18,7 +19,6 @@ from controller.protocol.fleet import (
     RegisterRequest,
 )
 from controller.registry import Registry
-from controller.settings import is_loopback
 from controller.upstream import host_of
 
 _log = logging.getLogger(__name__)

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from controller.calls import RelayRequest
 from controller.chassis.hangup import HangUp
 from controller.inflight import InFlight
 from controller.metrics import Metrics
-from controller.protocol.errors import DrainingError, InternalError, ParagoneError
-from controller.relay import Relay, RelayRequest
+from controller.protocol.errors import (
+    BadRequestError,
+    DeadlineError,
+    DrainingError,
+    InternalError,
+    ParagoneError,
+)
+from controller.relay import Relay
 from controller.reply import Reply
 from controller.routes.body import ClientGoneError, read_json_body
 from controller.routing import RoutingHints, routing_hints
@@ -24,7 +33,42 @@ from controller.routing import RoutingHints, routing_hints
 _log = logging.getLogger(__name__)
 
 # Of the client's headers a worker needs these; its credentials are for the controller alone.
-_FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
+_FORWARDED = frozenset({b"accept", b"baggage", b"traceparent", b"tracestate"})
+TIMEOUT_HEADER = b"x-request-timeout"  # seconds from arrival, as the body's `timeout`
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How large and how slow requests may be, and how long their answers may take."""
+
+    body_bytes: int
+    body_seconds: float
+    answer_seconds: float | None = None  # None: as long as they take
+
+    def answer_seconds_of(self, scope: Scope, hints: RoutingHints) -> float | None:
+        """The time that one request has from its arrival: the least of what is said.
+
+        Raises:
+            BadRequestError: the header is no number of seconds.
+        """
+        said = next((v for name, v in scope["headers"] if name == TIMEOUT_HEADER), None)
+        times = [self.answer_seconds, hints.timeout_seconds]
+        if said is not None:
+            times.append(_seconds(said))
+        return min((time for time in times if time is not None), default=None)
+
+
+def _seconds(said: bytes) -> float:
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise BadRequestError(
+            f"{TIMEOUT_HEADER.decode()} must be a number of seconds above 0, not "
+            f"{said.decode('latin-1')!r}"
+        )
+    return seconds
 
 
 class RelayedRoute:
@@ -35,9 +79,9 @@ class RelayedRoute:
         relay: who answers.
         in_flight: where the request is counted.
         metrics: what is counted.
-        max_body_bytes: the largest body taken.
-        body_seconds: how long a body may take to arrive.
+        limits: of bodies and answers.
         clock: monotonic seconds.
+        reply: an answer in this route's wire.
     """
 
     def __init__(
@@ -47,32 +91,39 @@ class RelayedRoute:
         in_flight: InFlight,
         metrics: Metrics,
         *,
-        max_body_bytes: int,
-        body_seconds: float,
+        limits: RequestLimits,
         clock: Callable[[], float],
+        reply: Callable[[Send], Reply] = Reply,
     ) -> None:
         self._path = path
         self._relay = relay
         self._in_flight = in_flight
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
-        self._body_seconds = body_seconds
+        self._limits = limits
         self._clock = clock
+        self._new_reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers; every request that was read whole gets exactly one end."""
         arrival = self._clock()
-        reply = Reply(send)
+        reply = self._new_reply(send)
         model = ""  # unknown, or not to be believed: names in metrics are those of live models
         try:
+            limits = self._limits
             body = await read_json_body(
-                scope, receive, max_bytes=self._max_body_bytes, seconds=self._body_seconds
+                scope, receive, max_bytes=limits.body_bytes, seconds=limits.body_seconds
             )
             hints = routing_hints(body)
+            reply.expect(stream=hints.stream, beginning=hints.beginning)
             with self._in_flight.track(hints.model):
                 request = self._request(scope, body, hints, arrival)
+                seconds = limits.answer_seconds_of(scope, hints)
                 async with HangUp(receive) as hang_up:
-                    await self._relay.answer(request, reply)
+                    if seconds is None:
+                        await self._relay.answer(request, reply)
+                    else:
+                        left = max(0.0, seconds - (self._clock() - arrival))
+                        await self._answer_within(left, seconds, request, reply)
                 model = hints.model
                 if hang_up.happened:
                     self._metrics.aborted.labels(model, "client_gone").inc()
@@ -101,6 +152,26 @@ class RelayedRoute:
                 )
             )
         self._metrics.requests.labels(model, str(reply.status)).inc()
+
+    async def _answer_within(
+        self, left: float, seconds: float, request: RelayRequest, reply: Reply
+    ) -> None:
+        """Has the request answered within the ``left`` of its ``seconds``.
+
+        Raises:
+            DeadlineError: it took longer; the worker has been told to stop.
+        """
+        try:
+            async with asyncio.timeout(left) as deadline:
+                await self._relay.answer(request, reply)
+        except TimeoutError as exc:
+            if not deadline.expired():
+                raise
+            self._metrics.aborted.labels(request.hints.model, "deadline").inc()
+            raise DeadlineError(
+                f"The answer was not complete within the {seconds:g} s that it had; what has "
+                f"arrived is valid"
+            ) from exc
 
     def _request(
         self, scope: Scope, body: bytes, hints: RoutingHints, arrival: float

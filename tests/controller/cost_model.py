@@ -21,8 +21,9 @@ from controller.protocol.fleet import (
     WorkerState,
     WorkerStatus,
 )
-from controller.registry import Registry, WorkerRecord
+from controller.registry import Registry
 from controller.routing import RoutingHints
+from controller.worker_record import WorkerRecord
 
 HEARTBEAT_SECONDS = 1.0
 RECENT_SECONDS = 10.0  # over which a worker measures its own speed

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from controller.app import create_app
+from controller.chassis.auth import KeyFileError
 from controller.settings import ControllerSettings
-from tests.controller.conftest import Fleet, question, running_controller
-from tests.controller.mock_worker import MockWorker
+from tests.controller.conftest import Fleet, question, running_controller, until
+from tests.controller.mock_worker import Fault, MockWorker, Script
 
 pytestmark = pytest.mark.anyio
 
@@ -158,3 +162,69 @@ async def test_the_token_is_not_printed_with_the_settings() -> None:
     settings = ControllerSettings(fleet_token=TOKEN)
     assert TOKEN not in settings.model_dump_json()
     assert TOKEN not in repr(settings)
+
+
+# What a key may use
+
+
+def keys_with(tmp_path: Path, **limits: Any) -> Path:
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    path = tmp_path / "limited.yaml"
+    path.write_text(yaml.safe_dump({"keys": [{"name": "alice", "sha256": digest, **limits}]}))
+    return path
+
+
+async def test_a_key_beyond_its_rate_gets_a_429_with_the_time_to_wait(tmp_path: Path) -> None:
+    async with running_controller(api_keys=keys_with(tmp_path, rate="2/minute")) as fleet:
+        await fleet.worker()
+        fleet.client.headers.update(bearer(KEY))
+        for _ in range(2):
+            assert (await fleet.ask()).status_code == 200
+        refused = await fleet.ask()
+        assert refused.status_code == 429
+        assert refused.headers["x-error-code"] == "rate_limit_exceeded"
+        assert 50 <= int(refused.headers["retry-after"]) <= 60
+        assert await fleet.models() == ["demo"]  # looking is free
+
+
+async def test_a_key_has_no_more_requests_open_than_it_may(tmp_path: Path) -> None:
+    async with running_controller(api_keys=keys_with(tmp_path, concurrency=1)) as fleet:
+        worker = await fleet.worker(script=Script(fault=Fault.HANG))
+        fleet.client.headers.update(bearer(KEY))
+        first = asyncio.create_task(fleet.ask())
+        await until(lambda: worker.received)
+        refused = await fleet.ask()
+        assert refused.status_code == 429
+        assert refused.headers["x-error-code"] == "rate_limit_exceeded"
+        assert refused.headers["retry-after"] == "1"
+        first.cancel()
+        await until(worker.hung_up.is_set)
+        worker.script.fault = None
+        assert (await fleet.ask()).status_code == 200  # the one that was hung up on counts no more
+
+
+@pytest.mark.parametrize("limits", [{"rate": "often"}, {"concurrency": 0}])
+async def test_a_wrong_limit_stops_the_start_and_is_named(tmp_path: Path, limits: dict) -> None:
+    with pytest.raises(KeyFileError, match=next(iter(limits))):
+        create_app(ControllerSettings(api_keys=keys_with(tmp_path, **limits)))
+
+
+# Browsers
+
+
+async def test_pages_of_other_origins_are_allowed_only_by_name(keys: Path) -> None:
+    asked = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    async with running_controller() as fleet:
+        reply = await fleet.client.get("/v1/models", headers={"origin": "https://a.example"})
+        assert "access-control-allow-origin" not in reply.headers
+    async with running_controller(cors_origins="https://a.example", api_keys=keys) as fleet:
+        for origin, allowed in (("https://a.example", True), ("https://b.example", False)):
+            reply = await fleet.client.options(
+                "/v1/chat/completions", headers={"origin": origin, **asked}
+            )
+            assert ("access-control-allow-origin" in reply.headers) is allowed
+    with pytest.raises(ValidationError, match="expected an origin"):
+        ControllerSettings(cors_origins="*")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.framing import MAX_EVENT_BYTES, EventFramer, EventTooLongError, are_comments
+from controller.framing import MAX_EVENT_BYTES, EventFramer, EventTooLongError
 from controller.protocol import sse
 from controller.protocol.errors import WorkerLostError
 
@@ -80,7 +80,7 @@ def test_a_stream_is_complete_after_done_or_an_error_alone(stream: bytes, comple
     ],
 )
 def test_comments_are_told_from_content(events: bytes, comments: bool) -> None:
-    assert are_comments(events) is comments
+    assert EventFramer().are_comments(events) is comments
 
 
 def test_an_event_without_an_end_is_not_held_for_ever() -> None:

@@ -21,7 +21,8 @@ from controller.protocol.fleet import (
     WorkerState,
     WorkerStatus,
 )
-from controller.registry import LEASE_BEATS, MAX_REMEMBERED_MODELS, Registry
+from controller.registry import MAX_REMEMBERED_MODELS, Registry
+from controller.worker_record import LEASE_BEATS
 
 
 class Clock:

@@ -108,3 +108,19 @@ def test_a_request_without_content_has_no_key() -> None:
 def test_broken_json_is_named_as_such(body: bytes) -> None:
     with pytest.raises(BadRequestError, match="not valid JSON"):
         routing_hints(body)
+
+
+def test_a_stream_its_deadline_and_the_text_that_it_echoes_are_read() -> None:
+    assert hints("x", stream=True, timeout=2).stream
+    assert hints("x", timeout=2).timeout_seconds == 2
+    for odd in (0, -1, "2", None, 1e300, [2]):
+        assert hints("x", timeout=odd).timeout_seconds is None
+    legacy = {"model": "m", "prompt": "USER: x", "images": ["QUJD"]}
+    assert routing_hints(json.dumps(legacy).encode()).beginning == "USER: x"
+    quiet = routing_hints(json.dumps({**legacy, "echo": False}).encode())
+    assert quiet.beginning == ""
+    assert quiet.affinity_key is not None
+
+
+def test_a_limit_that_means_as_many_as_fit_costs_no_million_tokens() -> None:
+    assert hints("x", max_tokens=1_048_576).tokens < 10_000

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from controller.registry import Registry, WorkerRecord
+from controller.registry import Registry
 from controller.vigil import GIVE_UP_BEATS, HungError, Vigil
+from controller.worker_record import WorkerRecord
 from tests.controller.test_registry import Clock, said_by
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,1 @@
+"""LLaVA's and FastChat's wire at the controller's edge: nothing inside speaks it."""
