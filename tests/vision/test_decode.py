@@ -24,16 +24,21 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return stream.getvalue()
 
 
-def png_claiming(width: int, height: int) -> bytes:
-    """A small file whose header promises many pixels."""
+def png(width: int, height: int, bits: int, colour_type: int, rows: bytes) -> bytes:
+    """A file with that header, whatever its rows hold."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + crc
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    data = chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A small file whose header promises many pixels."""
+    return png(width, height, 8, 2, bytes(1_000_000))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -46,8 +51,9 @@ def test_every_accepted_format_decodes(kind):
 
 def test_the_first_frame_of_an_animation_is_taken():
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_image(data).getpixel((0, 0)) == RED
+    for kind in ("GIF", "WEBP", "PNG", "AVIF"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert decode_image(data).getpixel((0, 0)) == pytest.approx(RED, abs=3)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -71,6 +77,43 @@ def test_sixteen_bits_of_grey_keep_their_range():
     ramp = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     image = decode_image(encoded(Image.fromarray(ramp)))
     assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 100, 255]
+
+
+def test_a_palette_is_looked_up():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, *RED])
+    for kind in ("PNG", "GIF", "BMP"):
+        assert decode_image(encoded(image, kind)).getpixel((0, 0)) == RED
+
+
+def test_one_bit_becomes_black_and_white():
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    decoded = decode_image(encoded(image))
+    assert [decoded.getpixel((x, 0)) for x in range(2)] == [(0, 0, 0), (255, 255, 255)]
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "sample", "expected"),
+    [
+        (2, (65535, 0, 257 * 100), (255, 0, 100)),
+        (6, (65535, 0, 0, 65535), RED),
+        (6, (65535, 0, 0, 0), (255, 255, 255)),
+        (4, (257 * 100, 65535), (100, 100, 100)),
+    ],
+    ids=["colour", "opaque", "transparent", "grey-opaque"],
+)
+def test_sixteen_bits_of_colour_become_eight(colour_type, sample, expected):
+    row = b"\0" + struct.pack(f">{len(sample)}H", *sample)
+    assert decode_image(png(1, 1, 16, colour_type, row)).getpixel((0, 0)) == expected
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_other_formats_are_turned_upright_too(kind):
+    image = Image.new("RGB", (20, 10), RED)
+    exif = image.getexif()
+    exif[0x0112] = 8
+    assert decode_image(encoded(image, kind, exif=exif)).size == (10, 20)
 
 
 def test_cmyk_is_converted():
@@ -140,7 +183,7 @@ def test_a_truncated_image_is_called_so(kind):
         (b"", "the image is empty"),
         (b"hello there", "not an image"),
         (b"%PDF-1.7 ...", "a PDF document"),
-        (b"\0\0\0\x18ftypheic....", "a HEIC image"),
+        (b"\0\0\0\x18ftypisom....", "a video"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
         (b"<!DOCTYPE html><html>", "an HTML page"),
         ("data:image/png;base64,!!!!", "base64 is broken"),

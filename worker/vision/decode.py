@@ -13,8 +13,9 @@ from io import BytesIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from controller.protocol.errors import BadImageError
+from worker.vision.heic import is_heic, open_heic
 
-# PIL's names of the formats that are read. Others have decoders with a poor record.
+# PIL's names of the formats that are read, besides HEIC. Others have decoders with a poor record.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<parameters>(?:;[^,;]+)*),", re.ASCII)
@@ -116,6 +117,8 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
+        if is_heic(data):
+            return open_heic(data, lambda size: _require_size(size, limits))
         raise BadImageError(_unsupported(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         match = _PIL_BOMB_SIZE.search(str(error))
@@ -157,9 +160,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "a TIFF image"),
     (0, b"MM\0*", "a TIFF image"),
     (0, b"8BPS", "a Photoshop image"),
-    (4, b"ftypheic", "a HEIC image"),
-    (4, b"ftypheix", "a HEIC image"),
-    (4, b"ftypmif1", "a HEIF image"),
     (4, b"ftyp", "a video"),
     (0, b"\x1aE\xdf\xa3", "a video"),
     (0, b"PK\x03\x04", "a ZIP archive"),
