@@ -23,8 +23,10 @@ from worker.checkpoint.errors import CheckpointError
 from worker.lifecycle import Lifecycle
 from worker.loading import EngineBuilder, load_engine
 from worker.registration import Membership, Registration
+from worker.routes.answering import Answering
 from worker.routes.body import DEFAULT_BODY_LIMITS, BodyLimits
 from worker.routes.chat import chat_routes
+from worker.routes.completions import completion_routes
 from worker.routes.images import ImageReader
 from worker.routes.metrics import metrics_routes
 from worker.routes.models import model_routes
@@ -105,15 +107,11 @@ class Worker:
         install_errors(app)
         install_health(app, not_ready_reason=self.lifecycle.not_ready_reason)
         telemetry = Telemetry(self.lifecycle)
+        answering = Answering(telemetry, worker_id=worker_id)
         app.include_router(
-            chat_routes(
-                self.lifecycle,
-                telemetry,
-                image_reader,
-                worker_id=worker_id,
-                body_limits=body_limits,
-            )
+            chat_routes(self.lifecycle, answering, image_reader, body_limits=body_limits)
         )
+        app.include_router(completion_routes(self.lifecycle, answering, body_limits=body_limits))
         app.include_router(
             preview_routes(
                 self.lifecycle, image_reader, worker_id=worker_id, body_limits=body_limits

@@ -10,6 +10,7 @@ from starlette.types import Lifespan
 
 from controller.chassis.http import package_version
 from controller.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from controller.protocol.completions import Completion, CompletionRequest
 from controller.protocol.errors import ErrorBody
 from controller.protocol.preview import Preview, PreviewRequest
 
@@ -36,7 +37,16 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document at ``/openapi.json``."""
         schema = super().openapi()
-        _describe_chat_completions(schema)
+        _describe_answers(
+            schema,
+            CHAT_COMPLETIONS,
+            "Chat completion",
+            ChatCompletionRequest,
+            (ChatCompletion, ChatCompletionChunk),
+        )
+        _describe_answers(
+            schema, COMPLETIONS, "Text completion", CompletionRequest, (Completion, Completion)
+        )
         _describe_preview(schema)
         return schema
 
@@ -91,26 +101,33 @@ def _describe_preview(schema: dict[str, Any]) -> None:
     }
 
 
-def _describe_chat_completions(schema: dict[str, Any]) -> None:
-    """Adds the route to an OpenAPI document: it reads its own body, unseen by the framework."""
+def _describe_answers(
+    schema: dict[str, Any],
+    path: str,
+    summary: str,
+    request: type[Any],
+    answers: tuple[type[Any], type[Any]],
+) -> None:
+    """Adds a route to an OpenAPI document: it reads its own body, unseen by the framework."""
+    whole, event = answers
     reference, failure = _references(schema)
-    schema["paths"][CHAT_COMPLETIONS] = {
+    schema["paths"][path] = {
         "post": {
             "tags": ["OpenAI"],
-            "summary": "Chat completion",
+            "summary": summary,
             "description": "With `stream` the answer comes as server-sent events, each a "
-            "ChatCompletionChunk, ended by `[DONE]`.",
-            "operationId": "chat_completions",
+            f"{event.__name__}, ended by `[DONE]`.",
+            "operationId": path.removeprefix("/v1/").replace("/", "_"),
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": reference(ChatCompletionRequest)}},
+                "content": {"application/json": {"schema": reference(request)}},
             },
             "responses": {
                 "200": {
                     "description": "The answer",
                     "content": {
-                        "application/json": {"schema": reference(ChatCompletion)},
-                        "text/event-stream": {"schema": reference(ChatCompletionChunk)},
+                        "application/json": {"schema": reference(whole)},
+                        "text/event-stream": {"schema": reference(event)},
                     },
                 },
                 "400": failure("The request cannot be understood or carried out"),
@@ -120,6 +137,7 @@ def _describe_chat_completions(schema: dict[str, Any]) -> None:
                 "502": failure(
                     "The worker went away before its answer was complete (controller only)"
                 ),
+                "504": failure("The answer was not complete in its time"),
                 "503": failure("The model is loading, or nobody serves it now; see Retry-After"),
             },
         }

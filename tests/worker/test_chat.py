@@ -158,7 +158,32 @@ async def test_another_models_name_is_a_404_that_names_this_one():
         ({"temperature": -1}, "temperature", "greater than or equal to 0"),
         ({"top_p": 0}, "top_p", "greater than 0"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
-        ({"n": 2}, "n", "one answer"),
+        ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"n": 129}, "n", "less than or equal to 128"),
+        ({"n": 7}, "n", "takes 5 in all"),
+        ({"min_p": 1.5}, "min_p", "less than or equal to 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+        ({"presence_penalty": 3}, "presence_penalty", "less than or equal to 2"),
+        ({"frequency_penalty": -3}, "frequency_penalty", "greater than or equal to -2"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", "less than or equal to 100"),
+        ({"logit_bias": {"five": 1}}, "logit_bias.five", "integer"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids.0", "greater than or equal to 0"),
+        ({"min_tokens": 5, "max_tokens": 4}, "min_tokens", "more than max_tokens, 4"),
+        ({"top_logprobs": 2}, "top_logprobs", "logprobs to true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+        ({"timeout": 0}, "timeout", "greater than 0"),
+        ({"response_format": {"type": "xml"}}, "response_format", "json_schema"),
+        ({"response_format": {}}, "response_format", "without a type"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+            "required",
+        ),
+        (
+            {"response_format": {"type": "json_object"}, "ignore_eos": True},
+            "ignore_eos",
+            "response_format",
+        ),
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": "hello"}, "messages", "list"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'user'"),
@@ -204,7 +229,7 @@ async def test_a_body_that_is_no_object_is_a_400(body):
 
 async def test_unknown_fields_are_ignored():
     async with running_worker() as running:
-        reply = await running.ask(logit_bias={"1": 2}, parallel_tool_calls=False)
+        reply = await running.ask(service_tier="auto", parallel_tool_calls=False)
     assert reply.status_code == 200
 
 
@@ -429,3 +454,130 @@ async def test_a_body_that_does_not_arrive_in_time_is_a_408():
         reply = await running.client.post("/v1/chat/completions", content=slowly(), headers=JSON)
     assert reply.status_code == 408
     assert "--body-seconds" in reply.json()["error"]["message"]
+
+
+async def test_several_answers_to_one_question():
+    async with running_worker(max_waiting=8) as running, running.openai() as client:
+        answer = await client.chat.completions.create(**question(), n=3)
+        assert [choice.index for choice in answer.choices] == [0, 1, 2]
+        texts = [choice.message.content for choice in answer.choices]
+        assert texts == ["You said: hello", "You said: hello (1)", "You said: hello (2)"]
+        assert answer.usage.prompt_tokens == 1
+        assert answer.usage.completion_tokens == sum(len(text) + 1 for text in texts)
+
+
+async def test_several_answers_in_one_stream():
+    async with running_worker(max_waiting=8) as running:
+        _, events = await read_stream(running, n=3, stream_options={"include_usage": True})
+    assert events[-1].data == "[DONE]"
+    *chunks, total = chunks_of(events)
+    for index, tail in enumerate(["", " (1)", " (2)"]):
+        mine = [c.choices[0] for c in chunks if c.choices[0].index == index]
+        assert "".join(c.delta.content or "" for c in mine) == f"You said: hello{tail}"
+        assert [c.delta.role for c in mine] == ["assistant"] + [None] * (len(mine) - 1)
+        assert mine[-1].finish_reason == "stop"
+    assert total.usage.prompt_tokens == 1
+    assert total.usage.completion_tokens == 3 * 16 + 8
+
+
+async def test_a_client_that_hangs_up_ends_all_its_answers():
+    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.05)
+    async with running_worker(model) as running:
+        async with httpx.AsyncClient(base_url=running.url) as leaving:
+            task = asyncio.create_task(
+                leaving.post("/v1/chat/completions", json=question(stream=True, n=3))
+            )
+            await until(lambda: model.steps > 2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await until(lambda: (running.engine.stats().running, running.engine.stats().waiting)
+                    == (0, 0))  # fmt: skip
+        assert model.open_answers == 0
+
+
+async def test_logprobs_stand_beside_the_text_whole_and_streamed():
+    asked = {"logprobs": True, "top_logprobs": 2}
+    async with running_worker() as running, running.openai() as client:
+        answer = await client.chat.completions.create(**question(), **asked)
+        stream = await client.chat.completions.create(**question(), **asked, stream=True)
+        streamed = [
+            token
+            async for chunk in stream
+            for token in (chunk.choices[0].logprobs.content if chunk.choices[0].logprobs else ())
+        ]
+        without = await client.chat.completions.create(**question())
+    told = answer.choices[0].logprobs.content
+    assert "".join(token.token for token in told) == "You said: hello"
+    assert [token.logprob for token in told] == [-1.5] * 15
+    assert told[0].bytes == [ord("Y")]
+    assert [each.token for each in told[0].top_logprobs] == ["?", "Y"]
+    assert [token.token for token in streamed] == [token.token for token in told]
+    assert without.choices[0].logprobs is None
+
+
+async def test_what_of_the_request_ended_an_answer_is_told():
+    async with running_worker() as running:
+        whole = (await running.ask(stop=["said"])).json()["choices"][0]
+        _, events = await read_stream(running, stop_token_ids=[ord("s")])
+    assert whole["message"]["content"] == "You "
+    assert (whole["finish_reason"], whole["stop_reason"]) == ("stop", "said")
+    assert chunks_of(events)[-1].choices[0].stop_reason == ord("s")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"timeout": 0.3}, {}),
+        ({}, {"x-request-timeout": "0.3"}),
+        ({"timeout": 99}, {"x-request-timeout": "0.3"}),
+    ],
+)
+async def test_an_answer_that_takes_too_long_is_an_error_with_what_there_was(body, headers):
+    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.02)
+    async with running_worker(model) as running:
+        reply = await running.client.post(
+            "/v1/chat/completions", json=question(**body), headers=headers
+        )
+        assert reply.status_code == 504
+        error = reply.json()["error"]
+        assert error["code"] == "deadline_exceeded"
+        assert "0.3 s" in error["message"]
+        (partial,) = reply.json()["partial"]
+        assert set(partial) == {"x"}
+        await until(lambda: running.engine.stats().running == 0)
+        assert model.open_answers == 0
+
+
+async def test_a_stream_that_takes_too_long_ends_with_an_error():
+    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.02)
+    async with running_worker(model) as running:
+        _, events = await read_stream(running, timeout=0.3)
+    *deltas, last = events
+    assert len(deltas) > 1
+    assert last.event == "error"
+    assert "deadline_exceeded" in last.data
+
+
+async def test_a_request_that_waits_for_too_long_never_runs():
+    model = FakeModel(gate=threading.Event())
+    async with running_worker(model) as running:
+        first = asyncio.create_task(running.ask(content="1"))
+        await until(lambda: model.started)
+        reply = await running.ask(content="2", timeout=0.05)
+        assert reply.status_code == 504
+        assert "before the first token" in reply.json()["error"]["message"]
+        assert running.engine.stats().waiting == 0
+        model.gate.set()
+        assert (await first).status_code == 200
+    assert model.started == ["1"]
+
+
+@pytest.mark.parametrize("said", ["soon", "0", "-1", "nan", "inf"])
+async def test_a_timeout_in_the_headers_is_a_number_of_seconds(said):
+    async with running_worker() as running:
+        reply = await running.client.post(
+            "/v1/chat/completions", json=question(), headers={"x-request-timeout": said}
+        )
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "x-request-timeout"

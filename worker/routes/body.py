@@ -12,12 +12,10 @@ from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from controller.protocol.chat import ChatCompletionRequest
 from controller.protocol.errors import (
     BadRequestError,
     PayloadTooLargeError,
     RequestTimeoutError,
-    UnsupportedError,
 )
 from controller.protocol.message import Message
 
@@ -25,9 +23,13 @@ _log = logging.getLogger(__name__)
 
 RequestT = TypeVar("RequestT", bound=Message)
 
-# OpenAI takes four; each is looked for after every token.
-MAX_STOP_STRINGS = 16
-_PART_KINDS = ("text", "image_url")
+# What nginx logs for a client that went away; it never reaches one.
+CLIENT_CLOSED_REQUEST = 499
+# The kinds of what has a type, by the field that holds it.
+_KINDS = {
+    "content": ("text", "image_url"),
+    "response_format": ("text", "json_object", "json_schema"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +77,6 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
     return b"".join(pieces)
 
 
-def parse_chat_request(body: bytes) -> ChatCompletionRequest:
-    """The request, checked.
-
-    Raises:
-        BadRequestError: see `parse_request`.
-        UnsupportedError: it is valid, and nothing that this worker can do.
-    """
-    chat = parse_request(body, ChatCompletionRequest)
-    if chat.n > 1:
-        raise UnsupportedError(
-            "n: this worker gives one answer a request; send the request n times", param="n"
-        )
-    if len(chat.stop_strings) > MAX_STOP_STRINGS:
-        raise BadRequestError(f"stop: at most {MAX_STOP_STRINGS} strings", param="stop")
-    return chat
-
-
 def parse_request(body: bytes, kind: type[RequestT]) -> RequestT:
     """A request of some kind; unknown fields are ignored and named in the debug log.
 
@@ -120,8 +105,9 @@ def _bad_field(errors: Sequence[ErrorDetails]) -> BadRequestError:
     path = _path(error["loc"])
     if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         tag = error.get("ctx", {}).get("tag")
-        got = f"a part of type {tag!r}" if tag else "a part without a type"
-        reason = f"{got}; this worker takes parts of type {' and '.join(_PART_KINDS)}"
+        got = f"type {tag!r}" if tag else "something without a type"
+        field = next(each for each in reversed(error["loc"]) if each in _KINDS)
+        reason = f"got {got}; this worker takes the types {' and '.join(_KINDS[str(field)])}"
     else:
         reason = error["msg"]
     return BadRequestError(f"{path}: {reason}", param=path)
@@ -130,9 +116,12 @@ def _bad_field(errors: Sequence[ErrorDetails]) -> BadRequestError:
 def _path(loc: Sequence[int | str]) -> str:
     """Where the error is in the body, without the names of the alternatives that were tried."""
     parts: list[str] = []
-    for before, part in zip(("", *loc), loc, strict=False):
+    holder = ""  # the last field whose values have a type, while its value's kind may come
+    for part in loc:
         is_kind_of_union = part == "str" or "[" in str(part)
-        is_kind_of_part = isinstance(before, int) and part in _PART_KINDS
-        if not (is_kind_of_union or is_kind_of_part):
+        is_kind_of_value = part in _KINDS.get(holder, ())
+        if not (is_kind_of_union or is_kind_of_value):
             parts.append(str(part))
+        if not isinstance(part, int) and not is_kind_of_union:
+            holder = "" if is_kind_of_value else str(part)
     return ".".join(parts) or "body"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +24,7 @@ class EventStream(Response):
 
     Args:
         pieces: whole encoded events.
+        close: ends what the pieces are made from, also where the first was never asked for.
         headers: besides those of an event stream.
         ping_seconds: how long the stream may be quiet.
     """
@@ -34,6 +35,7 @@ class EventStream(Response):
         self,
         pieces: AsyncGenerator[bytes],
         *,
+        close: Callable[[], Awaitable[None]] | None = None,
         headers: Mapping[str, str] | None = None,
         ping_seconds: float = PING_SECONDS,
     ) -> None:
@@ -44,12 +46,13 @@ class EventStream(Response):
         )
         del self.headers["content-length"]  # a stream has none
         self._pieces = pieces
+        self._close = close
         self._ping_seconds = ping_seconds
         self._has_sent = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Streams until the source or the client ends."""
-        async with aclosing(self._pieces), HangUp(receive):
+        async with self._closing(), HangUp(receive):
             await send(
                 {
                     "type": "http.response.start",
@@ -68,6 +71,15 @@ class EventStream(Response):
                 with suppress(asyncio.CancelledError):
                     await pings
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @asynccontextmanager
+    async def _closing(self) -> AsyncGenerator[None]:
+        try:
+            async with aclosing(self._pieces):
+                yield
+        finally:
+            if self._close is not None:
+                await self._close()
 
     async def _send(self, send: Send, piece: bytes) -> None:
         self._has_sent = True

@@ -21,8 +21,7 @@ from controller.protocol.preview import (
 )
 from worker.engine.protocol import GenerationRequest, PromptView
 from worker.lifecycle import Lifecycle
-from worker.routes.body import BodyLimits, parse_request, read_body
-from worker.routes.chat import CLIENT_CLOSED_REQUEST
+from worker.routes.body import CLIENT_CLOSED_REQUEST, BodyLimits, parse_request, read_body
 from worker.routes.images import ImageReader
 from worker.vision.tiles import ImageView
 
