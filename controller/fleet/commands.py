@@ -129,6 +129,7 @@ def _worker_plan(spec: FleetSpec, worker: WorkerSpec, threads: int) -> ProcessPl
         flags += ["--max-queue", str(worker.limits.queue)]
     if worker.threads is not None:
         flags += ["--threads", str(worker.threads)]
+    flags += worker.loading.flags()
     env = {**spec.env, **worker.env}
     if worker.gpus is not None:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in worker.gpus)

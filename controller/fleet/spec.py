@@ -14,9 +14,7 @@ from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -25,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from controller.fleet.loading import Loading
+from controller.fleet.section import Section
 from controller.protocol.fleet import Quantisation
 
 CONTROLLER_NAME = "controller"
@@ -54,13 +54,7 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 Environment = dict[str, Text]
 
 
-class _Section(BaseModel):
-    """A mapping of the fleet file: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Limits(_Section):
+class Limits(Section):
     """What a worker takes on at once."""
 
     concurrency: int | None = Field(
@@ -71,7 +65,7 @@ class Limits(_Section):
     )
 
 
-class RestartSpec(_Section):
+class RestartSpec(Section):
     """When a process that exited is started again."""
 
     first_delay_seconds: float = Field(
@@ -89,7 +83,7 @@ class RestartSpec(_Section):
     )
 
 
-class _ListeningProcess(_Section):
+class _ListeningProcess(Section):
     """A process that serves HTTP on a port of this machine."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
@@ -151,6 +145,7 @@ class WorkerSpec(_ListeningProcess):
         description="CPU threads; by default the cores are shared out among the workers",
     )
     limits: Limits = Field(default=Limits(), description="what it takes on at once")
+    loading: Loading = Field(default=Loading(), description="how its checkpoint is loaded")
 
     @field_validator("name")
     @classmethod
@@ -164,6 +159,14 @@ class WorkerSpec(_ListeningProcess):
     def _folder_is_resolved(cls, value: str | None, info: ValidationInfo) -> str | None:
         return None if value is None else _resolve(value, info)
 
+    @field_validator("loading")
+    @classmethod
+    def _template_is_resolved(cls, loading: Loading, info: ValidationInfo) -> Loading:
+        template = loading.chat_template
+        if template is None or not template.startswith((".", "/", "~")):  # a name
+            return loading
+        return loading.model_copy(update={"chat_template": _resolve(template, info)})
+
     @field_validator("gpus")
     @classmethod
     def _gpus_are_indices(cls, gpus: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -172,7 +175,7 @@ class WorkerSpec(_ListeningProcess):
         return gpus
 
 
-class FleetSpec(_Section):
+class FleetSpec(Section):
     """A fleet: one controller, perhaps the web page, and workers."""
 
     controller: ControllerSpec = Field(
@@ -349,12 +352,13 @@ def _dotted(loc: Sequence[int | str]) -> str:
 
 def _keys_at(loc: Sequence[int | str]) -> list[str]:
     """The keys that a mapping at ``loc`` may have."""
-    sections: dict[str, type[_Section]] = {
+    sections: dict[str, type[Section]] = {
         "controller": ControllerSpec,
         "web": WebSpec,
         "workers": WorkerSpec,
         "restart": RestartSpec,
         "limits": Limits,
+        "loading": Loading,
     }
     names = [part for part in loc if isinstance(part, str)]
     model = sections[names[-1]] if names else FleetSpec

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from controller.chassis.settings import ProcessSettings
 from controller.fleet import spec
+from controller.fleet.loading import Loading
 from controller.settings import ENV_PREFIX as CONTROLLER_PREFIX
 from controller.settings import ControllerSettings
 from webui.settings import ENV_PREFIX as WEB_PREFIX
@@ -32,6 +33,7 @@ TABLES: dict[str, tuple[type[BaseModel], str | None]] = {
     "fleet.web": (spec.WebSpec, None),
     "fleet.workers": (spec.WorkerSpec, None),
     "fleet.limits": (spec.Limits, None),
+    "fleet.loading": (Loading, None),
     "fleet.restart": (spec.RestartSpec, None),
     "controller": (ControllerSettings, CONTROLLER_PREFIX),
     "worker": (WorkerSettings, WORKER_PREFIX),

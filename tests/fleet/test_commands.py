@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 from controller.fleet.commands import ProcessKind, ProcessPlan, plan_fleet
-from controller.fleet.spec import parse_fleet
+from controller.fleet.loading import Loading
+from controller.fleet.spec import WorkerSpec, parse_fleet
 from controller.settings import ControllerSettings
 from webui.settings import WebSettings
+from worker.checkpoint.spec import FourBit
+from worker.loading_settings import LoadingSettings
 from worker.settings import WorkerSettings
 
 FOLDER = Path("/fleets")
@@ -69,6 +72,56 @@ def test_the_processes_understand_the_commands_that_are_made_for_them():
     web = WebSettings.parse(made["web"].args, program="web", env_prefix="UNSET_", environ={})
     assert (web.host, web.port) == ("0.0.0.0", 7002)
     assert web.controller_url == "http://127.0.0.1:7001"
+
+
+LOADING = """
+workers:
+  - name: spread
+    model_path: ./m
+    port: 7003
+    quantisation: 4bit
+    loading:
+      dtype: bfloat16
+      device_map: balanced
+      max_memory: {0: 20GiB, 1: 20GB}
+      num_gpus: 2
+      bnb_4bit_quant_type: fp4
+      bnb_4bit_use_double_quant: false
+      bnb_4bit_compute_dtype: float16
+      bnb_4bit_quant_storage: bfloat16
+      attn_implementation: eager
+      chat_template: ./mine.jinja
+      merge_lora: true
+      revision: v1
+      trust_remote_code: false
+  - name: mapped
+    model_path: ./m
+    port: 7004
+    quantisation: 8bit
+    loading: {device_map: {"": 0, lm_head: cpu}, int8_threshold: 4, chat_template: vicuna_v1}
+"""
+
+
+def test_everything_about_loading_can_be_said_in_the_fleet_file():
+    said = set(Loading.model_fields) | set(WorkerSpec.model_fields)
+    elsewhere = {"load_8bit", "load_4bit", "model_name"}  # quantisation and name
+    assert set(LoadingSettings.model_fields) - said == elsewhere
+    made = plans(LOADING)
+    read = {
+        name: WorkerSettings.parse(
+            made[name].args, program="worker", env_prefix="UNSET_", environ={}
+        )
+        for name in ("spread", "mapped")
+    }
+    spread, mapped = read["spread"].load_spec(), read["mapped"].load_spec()
+    assert (spread.device_map, spread.num_gpus) == ("balanced", 2)
+    assert spread.max_memory == {"cuda:0": 20 * 1024**3, "cuda:1": 20 * 10**9}
+    assert spread.four_bit == FourBit("fp4", False, "float16", "bfloat16")
+    assert (spread.dtype, spread.attn_implementation) == ("bfloat16", "eager")
+    assert (spread.merge_lora, spread.trust_remote_code) == (True, False)
+    assert (spread.chat_template, spread.revision) == ("/fleets/mine.jinja", "v1")
+    assert mapped.device_map == {"": "cuda:0", "lm_head": "cpu"}
+    assert (mapped.int8_threshold, mapped.chat_template) == (4.0, "vicuna_v1")
 
 
 def test_what_is_left_out_is_left_to_the_process():
