@@ -1,7 +1,7 @@
 """An adapter added into its base's weights, one module at a time.
 
 PEFT itself does the arithmetic (ranks and scales by pattern, DoRA, embeddings), in float32, on a
-model that consists of the one module; its result is rounded once, to the dtype of the base.
+model that consists of the one module; its result is rounded once, where it is written.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class AdapterMerger:
         return parameter.removesuffix(".weight") in self._adapters
 
     def merge(self, parameter: str, weight: torch.Tensor) -> torch.Tensor:
-        """A covered parameter with the adapter added, in the weight's dtype.
+        """A covered parameter with the adapter added, in float32.
 
         Raises:
             AdapterError: the adapter's tensors have other shapes.
@@ -83,8 +83,8 @@ class AdapterMerger:
                 f"{self._source.folder.path} has a tensor without a place: "
                 f"{result.unexpected_keys[0]}"
             )
-        merged = wrapped.merge_and_unload().get_submodule(module).weight.data
-        return merged.to(weight.dtype)
+        merged: torch.Tensor = wrapped.merge_and_unload().get_submodule(module).weight.data
+        return merged
 
 
 def _holding(module: str, weight: torch.Tensor, *, is_embedding: bool) -> nn.Module:

@@ -26,6 +26,7 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+MAX_SHARD_BYTES = 5 * 10**9
 _SPARE_BYTES = 64 * 2**20  # what configs and tokenizers may take, at most
 
 
@@ -42,7 +43,7 @@ class Output:
 
     path: Path
     overwrite: bool = False
-    max_shard_bytes: int = 5 * 10**9
+    max_shard_bytes: int = MAX_SHARD_BYTES
     on_progress: Callable[[LoadProgress], None] = lambda _progress: None
 
     def require_usable(self, inputs: Iterable[Path]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from worker.checkpoint.output import Output
 from worker.tools import command
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_output_flags(parser)
     arguments = parser.parse_args(argv)
 
-    def work(output: command.Output) -> None:
+    def work(output: Output) -> None:
         # On use, so that --help and wrong flags answer at once: it needs torch.
         from worker.checkpoint.delta_files import apply_delta  # noqa: PLC0415
         from worker.checkpoint.folder import locate  # noqa: PLC0415

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from worker.checkpoint.errors import CheckpointError
-from worker.checkpoint.output import Output
+from worker.checkpoint.output import MAX_SHARD_BYTES, Output
 from worker.tools.progress import ProgressBar
 
 EXIT_FAILED = 1
@@ -32,7 +32,7 @@ def add_output_flags(parser: argparse.ArgumentParser, *, shards: bool = True) ->
         parser.add_argument(
             "--max-shard-size",
             type=size_in_bytes,
-            default=size_in_bytes("5GB"),
+            default=MAX_SHARD_BYTES,
             metavar="SIZE",
             help="largest weight file, e.g. 2GB (default: 5GB)",
         )
@@ -81,7 +81,7 @@ def run(
     output = Output(
         Path(out).expanduser(),
         overwrite=arguments.overwrite,
-        max_shard_bytes=getattr(arguments, "max_shard_size", Output.max_shard_bytes),
+        max_shard_bytes=getattr(arguments, "max_shard_size", MAX_SHARD_BYTES),
         on_progress=bar.show,
     )
     started = time.monotonic()

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from worker.checkpoint.output import Output
 from worker.tools import command
 
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.endswith((".bin", ".pt", ".pth")):
         parser.error(f"OUT is a folder, in which mm_projector.bin is written; {out} names a file")
 
-    def work(output: command.Output) -> None:
+    def work(output: Output) -> None:
         # On use, so that --help and wrong flags answer at once: it needs torch.
         from worker.checkpoint.folder import locate  # noqa: PLC0415
         from worker.checkpoint.projector_file import extract_projector  # noqa: PLC0415

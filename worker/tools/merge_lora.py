@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from worker.checkpoint.output import Output
 from worker.tools import command
 
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser, arguments.out, arguments.save_model_path, "OUT", "--save-model-path"
     )
 
-    def work(output: command.Output) -> None:
+    def work(output: Output) -> None:
         # On use, so that --help and wrong flags answer at once: it needs torch.
         from worker.checkpoint.merge_files import merge_lora  # noqa: PLC0415
 

@@ -1,0 +1,1 @@
+"""Original LLaVA checkpoints as standard Hugging Face ones, that transformers loads by itself."""
