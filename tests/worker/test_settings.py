@@ -7,6 +7,7 @@ import pytest
 from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import Quantisation
 from worker.settings import ENV_PREFIX, WorkerSettings
+from worker.vision.policy import DEFAULT_IMAGE_POLICY, RemotePolicy
 
 
 def parse(line, **environ):
@@ -89,6 +90,9 @@ def test_the_environment_fills_what_flags_leave_open():
         ("--model-path m --controller ,", "--no-register"),
         ("--model-path m --max-queue -1", "max_queue (from --max-queue)"),
         ("--model-path m --threads 0", "threads (from --threads)"),
+        ("--model-path m --allow-remote-images https://example.org", "a host such as example.org"),
+        ("--model-path m --allow-remote-images example.org/cats", "a host such as example.org"),
+        ("--model-path m --max-image-pixels 100000000", "max_image_pixels"),
     ],
 )
 def test_a_wrong_setting_is_named(line, reason):
@@ -106,6 +110,16 @@ def test_settings_come_to_what_is_loaded():
     assert spec.quantisation is Quantisation.NF4
     assert spec.dtype == "bfloat16"
     assert spec.served_name == "a_checkpoint-7"
+
+
+def test_remote_images_are_off_unless_hosts_are_named():
+    assert parse("--model-path m").image_policy() == DEFAULT_IMAGE_POLICY
+    policy = parse(
+        "--model-path m --allow-remote-images Example.org,*.cats.org --remote-image-seconds 3 "
+        "--max-images 2 --max-image-bytes 5000 --max-image-pixels 1000"
+    ).image_policy()
+    assert policy.remote == RemotePolicy(("example.org", "*.cats.org"), 3.0)
+    assert (policy.max_images, policy.limits.max_bytes, policy.limits.max_pixels) == (2, 5000, 1000)
 
 
 def test_llavas_flags_without_a_meaning_here_say_so(caplog):
