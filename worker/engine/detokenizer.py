@@ -18,18 +18,15 @@ class Detokenizer:
 
     Args:
         decode: ids to text, special tokens left out, spaces not cleaned up.
-        context: the tokens right before the first, where the text goes on from theirs: its leading
-            space is kept then. Without it, the text stands for itself.
+        context: some tokens right before the first, where the text goes on from theirs: its
+            leading space is kept then. Without it, the text stands for itself.
     """
 
     def __init__(
         self, decode: Callable[[Sequence[int]], str], *, context: Sequence[int] = ()
     ) -> None:
         self._decode = decode
-        before = decode(context) if context else ""
-        if before.endswith(REPLACEMENT):  # half a character, which nothing can be compared to
-            context, before = (), ""
-        self._ids: list[int] = list(context)
+        self._ids, before = _usable(decode, context)
         self._start = 0  # of the window
         self._shown = len(self._ids)  # tokens whose text has been given out
         self._shown_text = before  # decode(ids[start:shown])
@@ -54,3 +51,16 @@ class Detokenizer:
         self._start, self._shown = self._shown, len(self._ids)
         self._shown_text = self._decode(self._ids[self._start :])
         return new
+
+
+def _usable(
+    decode: Callable[[Sequence[int]], str], context: Sequence[int]
+) -> tuple[list[int], str]:
+    """As much of a context as begins and ends with a character, and its text."""
+    # A run of bytes that begins within a character is no text at all; four are a character.
+    for begin in range(min(4, len(context))):
+        ids = list(context[begin:])
+        text = decode(ids)
+        if not text.endswith(REPLACEMENT):
+            return ids, text
+    return [], ""

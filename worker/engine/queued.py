@@ -39,8 +39,9 @@ RECENT_ANSWERS = 16
 # They share the preparing thread with requests, which are not to wait long for them.
 MAX_PREVIEWS = 4
 
-# Tokens before the first of a continued text that say whether it begins with a space.
-CONTEXT_TOKENS = 6
+# Tokens before the first of a continued text that say whether it begins with a space: some, and
+# the bytes of a character that they may begin within.
+CONTEXT_TOKENS = 9
 
 PreparedT_co = TypeVar("PreparedT_co", bound=Prepared, covariant=True)
 T = TypeVar("T")
