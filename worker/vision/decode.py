@@ -119,6 +119,8 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     except UnidentifiedImageError as error:
         if is_heic(data):
             return open_heic(data, lambda size: _require_size(size, limits))
+        if data[4:12] in {b"ftypavif", b"ftypavis"}:
+            raise BadImageError(_damage("AVIF", error)) from error
         raise BadImageError(_unsupported(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         match = _PIL_BOMB_SIZE.search(str(error))
