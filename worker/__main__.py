@@ -22,6 +22,7 @@ from worker.address import address_for
 from worker.app import Worker
 from worker.checkpoint.facts import describe
 from worker.engine.protocol import Engine
+from worker.progress_bar import ProgressBar
 from worker.registration import Membership
 from worker.routes.body import BodyLimits
 from worker.settings import ENV_PREFIX, WorkerSettings
@@ -46,9 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"python -m worker: {exc}\n")
         return EXIT_USAGE
     settings.explain_inherited_flags()
+    bar = _progress_bar(settings)
 
     def build(
         *, on_progress: Callable[[LoadProgress], None], on_device_lost: Callable[[str], None]
+    ) -> Engine:
+        if bar is None:
+            return load(on_progress, on_device_lost)
+
+        def draw_too(progress: LoadProgress) -> None:
+            on_progress(progress)
+            bar.show(progress)
+
+        try:
+            return load(draw_too, on_device_lost)
+        finally:
+            bar.close()
+
+    def load(
+        on_progress: Callable[[LoadProgress], None], on_device_lost: Callable[[str], None]
     ) -> Engine:
         # A wrong path or a broken folder is known from its small files, without torch.
         on_progress(LoadProgress(phase="reading headers"))
@@ -100,6 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.shutdown()
         os._exit(code)
     return code
+
+
+def _progress_bar(settings: WorkerSettings) -> ProgressBar | None:
+    """For people: not where lines are JSON, and not into a file or a pipe."""
+    if settings.log_format == "json" or not sys.stderr.isatty():
+        return None
+    bar = ProgressBar(sys.stderr, settings.load_spec().served_name)
+    bar.make_room_for_logs(logging.getLogger())
+    return bar
 
 
 def _memberships(settings: WorkerSettings, port: int) -> list[Membership]:

@@ -28,6 +28,8 @@ from worker.routes.body import DEFAULT_BODY_LIMITS, BodyLimits
 from worker.routes.chat import chat_routes
 from worker.routes.completions import completion_routes
 from worker.routes.images import ImageReader
+from worker.routes.legacy import legacy_routes
+from worker.routes.legacy_facts import legacy_fact_routes
 from worker.routes.metrics import metrics_routes
 from worker.routes.models import model_routes
 from worker.routes.preview import preview_routes
@@ -105,7 +107,11 @@ class Worker:
         app = Api("Paragone worker", self._lifespan)
         app.add_middleware(RequestIdMiddleware)
         install_errors(app)
-        install_health(app, not_ready_reason=self.lifecycle.not_ready_reason)
+        install_health(
+            app,
+            not_ready_reason=self.lifecycle.not_ready_reason,
+            progress=lambda: self.lifecycle.progress,
+        )
         telemetry = Telemetry(self.lifecycle)
         answering = Answering(telemetry, worker_id=worker_id)
         app.include_router(
@@ -117,6 +123,16 @@ class Worker:
                 self.lifecycle, image_reader, worker_id=worker_id, body_limits=body_limits
             )
         )
+        app.include_router(
+            legacy_routes(
+                self.lifecycle,
+                telemetry,
+                image_reader,
+                worker_id=worker_id,
+                body_limits=body_limits,
+            )
+        )
+        app.include_router(legacy_fact_routes(self.lifecycle, body_limits=body_limits))
         app.include_router(model_routes(self.lifecycle))
         app.include_router(metrics_routes(telemetry.registry))
         return app

@@ -87,6 +87,11 @@ class Lifecycle:
             self.state = WorkerState.DRAINING
             self._changed()
 
+    @property
+    def progress(self) -> LoadProgress | None:
+        """How far loading is; None when it is over."""
+        return self._progress
+
     def status(self) -> WorkerStatus:
         """The whole state, as controllers get it."""
         memory = self._process.memory_info().rss

@@ -23,6 +23,7 @@ from controller.protocol.errors import (
     InternalError,
     ParagoneError,
 )
+from controller.protocol.fleet import LoadProgress
 
 _log = logging.getLogger(__name__)
 
@@ -128,12 +129,18 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_anything_else)
 
 
-def install_health(app: FastAPI, *, not_ready_reason: Callable[[], str | None]) -> None:
+def install_health(
+    app: FastAPI,
+    *,
+    not_ready_reason: Callable[[], str | None],
+    progress: Callable[[], LoadProgress | None] = lambda: None,
+) -> None:
     """Adds ``/health`` (alive), ``/ready`` (can serve, or 503 and why not) and ``/version``.
 
     Args:
         app: the application.
         not_ready_reason: cheap and without I/O; None when ready.
+        progress: how far it is on its way to being ready, where that is known.
     """
 
     @app.get("/health", tags=["health"])
@@ -147,7 +154,11 @@ def install_health(app: FastAPI, *, not_ready_reason: Callable[[], str | None]) 
         reason = not_ready_reason()
         if reason is None:
             return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+        content: dict[str, object] = {"status": "not ready", "reason": reason}
+        loading = progress()
+        if loading is not None:
+            content["progress"] = loading.model_dump(mode="json", exclude_none=True)
+        return JSONResponse(content, status_code=503)
 
     @app.get("/version", tags=["health"])
     async def show_version() -> dict[str, str]:

@@ -272,9 +272,10 @@ async def test_a_full_queue_is_a_429_with_retry_after():
 
 async def test_while_it_loads_requests_are_a_503_with_progress():
     may_load = threading.Event()
+    progress = LoadProgress(phase="language model", fraction=0.4, bytes_done=4, bytes_total=10)
 
     def before_load(on_progress):
-        on_progress(LoadProgress(phase="language model", fraction=0.4))
+        on_progress(progress)
         may_load.wait(5)
 
     async with running_worker(before_load=before_load, wait_until_ready=False) as running:
@@ -286,13 +287,21 @@ async def test_while_it_loads_requests_are_a_503_with_progress():
         assert int(reply.headers["retry-after"]) >= 1
         assert (await running.ask(model="other")).status_code == 404
         assert (await running.client.get("/health")).status_code == 200
-        assert (await running.client.get("/ready")).status_code == 503
+        ready = await running.client.get("/ready")
+        assert ready.status_code == 503
+        assert ready.json() == {
+            "status": "not ready",
+            "reason": "fake is loading: language model, 40%",
+            "progress": progress.model_dump(),
+        }
+        assert running.worker.lifecycle.status().progress == progress
         assert (await running.client.get("/v1/models")).json()["data"] == []
         entry = (await running.client.get("/v1/models/fake")).json()
         assert entry["metadata"]["state"] == "loading"
         may_load.set()
         await until(lambda: running.worker.lifecycle.not_ready_reason() is None)
-        assert (await running.client.get("/ready")).status_code == 200
+        assert (await running.client.get("/ready")).json() == {"status": "ready"}
+        assert running.worker.lifecycle.progress is None
         assert (await running.ask()).status_code == 200
 
 

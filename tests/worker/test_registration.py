@@ -19,9 +19,10 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_worker_registers_while_it_loads_and_says_at_once_when_it_is_ready():
     controller, may_load = FakeController(), threading.Event()
+    progress = LoadProgress(phase="language model", fraction=0.4, bytes_done=4, bytes_total=10)
 
     def before_load(on_progress):
-        on_progress(LoadProgress(phase="language model", fraction=0.4))
+        on_progress(progress)
         may_load.wait(5)
 
     async with (
@@ -34,7 +35,7 @@ async def test_a_worker_registers_while_it_loads_and_says_at_once_when_it_is_rea
         ) as running,
     ):
         await until(
-            lambda: controller.calls and controller.calls[-1][1].status.progress.fraction == 0.4
+            lambda: controller.calls and controller.calls[-1][1].status.progress == progress
         )
         call, first = controller.calls[0]
         assert (call, first.address) == ("register", running.url)
