@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -61,6 +62,33 @@ def test_a_config_without_weights_says_what_each_format_has(tmp_path):
         load(tmp_path)
 
 
+def test_a_folder_of_checkpoints_names_the_last_of_them(copy, tmp_path):
+    copy("vicuna-tiny", "runs/checkpoint-500")
+    copy("vicuna-tiny", "runs/checkpoint-900")
+    with pytest.raises(errors.FormatError, match=r"There is one at \S+/runs/checkpoint-900"):
+        load(tmp_path / "runs")
+
+
+def test_another_programs_format_names_the_program(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(errors.FormatError, match=r"GGUF files are llama.cpp's"):
+        load(tmp_path)
+
+
+def test_a_config_whose_values_do_not_fit_each_other_is_named(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", num_attention_heads=5)
+    with pytest.raises(errors.FormatError, match=r"config.json does not make a model.*heads \(5\)"):
+        load(folder)
+
+
+def test_a_config_that_no_model_can_be_made_of_is_named(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", hidden_act="gelu_of_my_own")
+    with pytest.raises(errors.FormatError, match=r"does not make a LlamaForCausalLM"):
+        load(folder)
+
+
 def test_a_config_that_is_not_json_is_named(tmp_path):
     (tmp_path / "config.json").write_text("<html>")
     with pytest.raises(errors.FormatError, match=r"config.json is not JSON"):
@@ -77,11 +105,31 @@ def test_an_unknown_architecture_names_the_closest_known(copy, edit):
         load(folder)
 
 
+def test_an_architecture_that_is_like_no_other_is_not_likened_to_any(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", model_type="zyxwv", auto_map={"AutoModel": "modeling.Model"})
+    with pytest.raises(errors.ArchitectureError, match=r"'zyxwv'.*code of its own") as caught:
+        load(folder)
+    assert "closest" not in str(caught.value)
+
+
+def test_a_config_without_a_model_type_says_so(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", model_type=None)
+    with pytest.raises(errors.ArchitectureError, match=r"config.json names no model_type"):
+        load(folder)
+
+
+def test_a_tower_is_no_model(oracle):
+    with pytest.raises(errors.ArchitectureError, match=r"is a vision tower \(clip_vision_model\)"):
+        load(oracle / "clip-tiny-patch14")
+
+
 def test_an_original_llava_over_an_unknown_language_model_is_refused(copy, edit):
     folder = copy("llava-v1.5-tiny")
-    edit(folder / "config.json", architectures=["LlavaMptForCausalLM"], model_type="llava_mpt")
+    edit(folder / "config.json", architectures=["LlavaGemmaForCausalLM"], model_type="llava_gemma")
     with pytest.raises(
-        errors.ArchitectureError, match=r"over LlavaMptForCausalLM cannot be loaded"
+        errors.ArchitectureError, match=r"over LlavaGemmaForCausalLM cannot be loaded"
     ):
         load(folder)
 
@@ -139,9 +187,31 @@ def test_a_base_whose_tensors_belie_its_config_is_refused_before_loading(oracle,
         load(oracle / "llava-v1.5-tiny-lora", base)
 
 
-def test_a_whole_checkpoint_takes_no_base(oracle):
+@pytest.mark.parametrize("name", ["llava-v1.5-tiny", "vicuna-tiny"])
+def test_a_whole_checkpoint_takes_no_base(oracle, name):
     with pytest.raises(errors.BaseModelError, match=r"it takes no --model-base"):
-        load(oracle / "llava-v1.5-tiny", oracle / "vicuna-tiny")
+        load(oracle / name, oracle / "vicuna-tiny")
+
+
+def test_a_base_of_another_kind_is_named_before_the_tower_is_looked_for(oracle, copy, edit):
+    base = copy("vicuna-tiny")
+    edit(base / "config.json", model_type="mistral")
+    lora = copy("llava-v1.5-tiny-lora", "elsewhere/lora")
+    with pytest.raises(errors.BaseModelError, match=r"model_type 'mistral' instead of 'llama'"):
+        load(lora, base)
+
+
+def test_a_projector_is_no_base_of_an_adapter(oracle):
+    with pytest.raises(errors.BaseModelError, match=r"is itself a projector"):
+        load(oracle / "vicuna-tiny-text-lora", oracle / "llava-v1.5-tiny-pretrain")
+
+
+def test_a_base_without_weights_is_incomplete(oracle, copy):
+    base = copy("vicuna-tiny")
+    (base / "model.safetensors").unlink()
+    for adapter in ("vicuna-tiny-text-lora", "llava-v1.5-tiny-lora", "llava-v1.5-tiny-pretrain"):
+        with pytest.raises(errors.IncompleteError, match=r"vicuna-tiny has .*no weights"):
+            load(oracle / adapter, base)
 
 
 # --- the tower
@@ -216,6 +286,51 @@ def test_a_missing_shard_is_named(copy):
     with pytest.raises(
         errors.IncompleteError, match=r"lacks 1 of 2 weight files.*model-00002-of-00002.safetensors"
     ):
+        load(folder)
+
+
+def test_shards_without_their_index_are_named(copy):
+    folder = copy("vicuna-tiny")
+    sharded(folder)[1].unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(
+        errors.IncompleteError,
+        match=r"1 of 2 parts.*Missing: model-00002-of-00002.safetensors, model.safetensors.index",
+    ):
+        load(folder)
+
+
+def test_a_file_that_git_did_not_fetch_says_how_to(copy):
+    folder = copy("vicuna-tiny")
+    note = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    (folder / "model.safetensors").write_text(note)
+    with pytest.raises(errors.IncompleteError, match=r"git -C \S+ lfs pull"):
+        load(folder)
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Fails where a tensor is read: what is refused, is refused before that."""
+
+    def read(*_args):
+        raise AssertionError("a weight was read")
+
+    monkeypatch.setattr("worker.checkpoint.tensors.TensorStore.read", read)
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_language_model_that_lacks_layers_is_refused_before_a_weight_is_read(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", num_hidden_layers=5)
+    with pytest.raises(errors.IncompleteError, match=r"lacks 18 tensors.*layers.3.*and 15 more"):
+        load(folder)
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_config_of_another_size_is_refused_before_a_weight_is_read(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", hidden_size=256)
+    with pytest.raises(errors.CheckpointError, match=r"30 tensors.*3000 x 128 instead of 3000 x 2"):
         load(folder)
 
 
@@ -378,6 +493,24 @@ def test_an_adapter_is_not_merged_into_quantised_weights(oracle):
 def test_a_checkpoint_that_is_no_adapter_cannot_be_merged(oracle):
     with pytest.raises(errors.AdapterError, match="is no adapter"):
         load(oracle / "llava-v1.5-tiny", merge_lora=True)
+
+
+# --- quantised on disk
+
+
+def test_what_is_quantised_already_is_not_quantised_again(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4})
+    with pytest.raises(errors.QuantisationError, match=r"already \(awq\).*leave out --load-4bit"):
+        load(folder, quantisation=Quantisation.NF4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="optimum is there")
+def test_what_is_quantised_with_a_package_that_is_missing_names_it(copy, edit):
+    folder = copy("vicuna-tiny")
+    edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(errors.QuantisationError, match=r"not installed.*pip install optimum"):
+        load(folder)
 
 
 # --- devices and memory

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from worker.checkpoint import llava_mpt
 from worker.checkpoint.errors import ArchitectureError, FormatError, TowerError
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.plan import ImageSetup
@@ -21,13 +22,17 @@ _LANGUAGE_MODELS = {
     "LlavaLlamaForCausalLM": "llama",
     "LlavaMistralForCausalLM": "mistral",
     "LlavaQwenForCausalLM": "qwen2",
+    "LlavaMptForCausalLM": "mpt",
+    "LlavaMPTForCausalLM": "mpt",
     "llava": "llama",
     "llava_llama": "llama",
     "llava_mistral": "mistral",
     "llava_qwen": "qwen2",
+    "llava_mpt": "mpt",
     "llama": "llama",
     "mistral": "mistral",
     "qwen2": "qwen2",
+    "mpt": "mpt",
 }
 
 # Keys of LLaVA's own that a language model's config does not know.
@@ -72,9 +77,11 @@ def language_model_type(config: Mapping[str, Any]) -> str:
 
 def language_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The language model's own config, with ``model_type``, in transformers 5's terms."""
+    model_type = language_model_type(config)
+    if model_type == "mpt":
+        return llava_mpt.language_config(config) | {"model_type": model_type}
     kept = {key: value for key, value in config.items() if not _OWN_KEYS.fullmatch(key)}
-    kept["model_type"] = language_model_type(config)
-    return kept | rope_parameters(config)
+    return kept | {"model_type": model_type} | rope_parameters(config)
 
 
 def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def llava_config(config: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
         "projector_hidden_act": "gelu",
         "vision_feature_layer": int(config.get("mm_vision_select_layer", -2)),
         "vision_feature_select_strategy": select_strategy(config, tower),
-        "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
+        "tie_word_embeddings": bool(text.get("tie_word_embeddings", False)),
     }
     if setup.pinpoints:
         built["image_grid_pinpoints"] = [list(pair) for pair in setup.pinpoints]
@@ -209,7 +216,8 @@ def _model_type(setup: ImageSetup) -> str:
 
 def context_length(config: Mapping[str, Any]) -> int | None:
     """Tokens that prompt and answer may have together."""
-    value = config.get("max_sequence_length") or config.get("max_position_embeddings")
+    keys = ("max_sequence_length", "max_position_embeddings", "max_seq_len")
+    value = next((config[key] for key in keys if config.get(key)), None)
     return int(value) if value else None
 
 
@@ -223,7 +231,7 @@ def renamer(depth: int) -> Callable[[str], str | None]:
     def rename(name: str) -> str | None:
         if name.endswith(_DERIVED):
             return None
-        bare = _without_prefixes(name)
+        bare = _without_prefixes(name).removeprefix("transformer.")  # MPT's is called so
         if bare.startswith("mm_projector."):
             return _rename_projector(bare.removeprefix("mm_projector."), depth)
         if bare.startswith("vision_tower."):
@@ -272,6 +280,8 @@ def module_names(name: str) -> tuple[str, ...]:
     """A module of an original model (``model.layers.0...``) as Llava calls it."""
     if name.startswith("model.layers.") or name in {"model.embed_tokens", "model.norm"}:
         return (f"model.language_model.{name.removeprefix('model.')}",)
+    if name.startswith("transformer."):
+        return (f"model.language_model.{name.removeprefix('transformer.')}",)
     return (name,)
 
 
@@ -280,9 +290,12 @@ def template_name(config: Mapping[str, Any]) -> str:
     language_model = language_model_type(config)
     if language_model == "llama" and int(config.get("vocab_size", 0)) >= _LLAMA_3_VOCABULARY:
         return "llava_llama_3"
-    return {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "qwen_1_5"}[
-        language_model
-    ]
+    return {
+        "llama": "vicuna_v1",
+        "mistral": "mistral_instruct",
+        "qwen2": "qwen_1_5",
+        "mpt": "mpt",
+    }[language_model]
 
 
 def trained_tower(config: Mapping[str, Any]) -> bool:

@@ -15,6 +15,10 @@ from worker.checkpoint.writer import OutputTensor
 
 # Transformers 4 and 5, and other engines, read these; model's own first, then the hub's.
 _PREFIXES = {
+    # MPT's have no name of their own there.
+    "model.language_model.wte.": "language_model.wte.",
+    "model.language_model.blocks.": "language_model.blocks.",
+    "model.language_model.norm_f.": "language_model.norm_f.",
     "model.language_model.": "language_model.model.",
     "lm_head.": "language_model.lm_head.",
     "model.vision_tower.": "vision_tower.vision_model.",
@@ -22,7 +26,11 @@ _PREFIXES = {
     "model.image_newline": "image_newline",
 }
 _PROJECTOR = "model.multi_modal_projector."
-_VOCABULARY = ("model.language_model.embed_tokens.weight", "lm_head.weight")
+_VOCABULARY = (
+    "model.language_model.embed_tokens.weight",
+    "model.language_model.wte.weight",
+    "lm_head.weight",
+)
 
 
 @dataclass(frozen=True)
