@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
-import transformers
 from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImagePart, ImageProcessMode, ImageUrl, TextPart
 from controller.protocol.errors import BadRequestError
-from tests.checkpoint.tiny_models import FAMILIES
+from tests.checkpoint.tiny_models import save
+from worker.checkpoint import errors
 from worker.checkpoint.load import load_checkpoint
 from worker.checkpoint.spec import LoadSpec
 from worker.engine.protocol import GenerationRequest
@@ -63,17 +61,8 @@ def test_an_operators_template_decides_where_a_request_names_none(oracle):
     assert prompt.stop_strings == ("###",)
 
 
-def saved(family: str, folder) -> None:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config, processor = FAMILIES[family].make()
-        transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
-        processor.save_pretrained(folder)
-
-
 def test_a_hugging_face_checkpoint_without_a_template_answers_with_one_of_ours(tmp_path):
-    saved("llava", tmp_path)
+    save("llava", tmp_path)
     own = load(tmp_path).prepare([QUESTION], [PICTURE])
     (tmp_path / "chat_template.jinja").unlink()
     loaded = load(tmp_path, chat_template="vicuna_v1")
@@ -86,7 +75,7 @@ def test_a_hugging_face_checkpoint_without_a_template_answers_with_one_of_ours(t
 
 
 def test_a_placeholder_that_is_typed_stays_text_under_a_template_of_ours(tmp_path):
-    saved("llava", tmp_path)
+    save("llava", tmp_path)
     model = TransformersModel(load(tmp_path))
     typed = ChatMessage(role="user", content=[TextPart(text="What is <image>?"), IMAGE])
     request = GenerationRequest(
@@ -96,7 +85,7 @@ def test_a_placeholder_that_is_typed_stays_text_under_a_template_of_ours(tmp_pat
 
 
 def test_a_file_whose_messages_are_text_alone_works_with_a_processor(tmp_path):
-    saved("llava", tmp_path / "model")
+    save("llava", tmp_path / "model")
     file = tmp_path / "mine.jinja"
     file.write_text(
         '{%- set stop_strings = ["!!"] -%}'
@@ -108,8 +97,21 @@ def test_a_file_whose_messages_are_text_alone_works_with_a_processor(tmp_path):
     assert prompt.image_tokens > 0
 
 
+@pytest.mark.parametrize("checkpoint", ["llava-v1.5-tiny", "vicuna-tiny"])
+def test_a_file_for_messages_in_parts_is_refused_where_they_have_text_alone(
+    oracle, tmp_path, checkpoint
+):
+    file = tmp_path / "parts.jinja"
+    file.write_text(
+        "{% for m in messages %}{% for part in m.content %}"
+        "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    with pytest.raises(errors.TemplateError, match=r"parts\.jinja.*messages in parts.*vicuna_v1"):
+        load(oracle / checkpoint, chat_template=str(file))
+
+
 def test_anyres_is_a_mode_of_hugging_faces_llava_next_too(tmp_path):
-    saved("llava_next", tmp_path)
+    save("llava_next", tmp_path)
     loaded = load(tmp_path)
     prompts = [
         loaded.prepare([QUESTION], [PICTURE], mode)

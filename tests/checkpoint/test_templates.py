@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from controller.protocol.chat import ChatMessage, ImagePart, ImageUrl, TextPart
 from controller.protocol.errors import BadRequestError
 from worker.checkpoint import errors
-from worker.checkpoint.conversation import flatten, render_conversation, stop_token_ids
+from worker.checkpoint.conversation import render_conversation, stop_token_ids
 from worker.checkpoint.prompt import IMAGE_MARKER, PLACEHOLDER
 from worker.checkpoint.templates import (
     named_template,
@@ -194,6 +194,49 @@ def test_a_system_message_replaces_the_templates_own(tokenizer, name):
     assert "helpful" not in text
     assert "Answer the questions" not in text
     assert "MistralOrca" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vicuna_v1", "Be brief. USER: <image>\nQ1 ASSISTANT:"),
+        ("llava_v0", "Be brief.###Human: <image>\nQ1###Assistant:"),
+        (
+            "v0_mmtag",
+            (
+                "Be brief.###Human: <Image><image></Image>###Assistant: Received.###"
+                "Human: Q1###Assistant:"
+            ),
+        ),
+        ("llava_llama_2", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n<image>\nQ1 [/INST]"),
+        ("mistral_instruct", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n<image>\nQ1 [/INST]"),
+        (
+            "mpt",
+            (
+                "<|im_start|>system\nBe brief.<|im_end|><|im_start|>user\n<image>\nQ1<|im_end|>"
+                "<|im_start|>assistant\n"
+            ),
+        ),
+        (
+            "qwen_1_5",
+            (
+                "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<image>\nQ1<|im_end|>\n"
+                "<|im_start|>assistant\n"
+            ),
+        ),
+        (
+            "llava_llama_3",
+            (
+                "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\n<image>\nQ1<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n"
+            ),
+        ),
+    ],
+)
+def test_a_system_message_stands_where_the_originals_did(tokenizer, name, expected):
+    system = ChatMessage(role="developer", content="Be brief.")
+    assert rendered(tokenizer, name, system, user("Q1", IMAGE_MARKER)) == expected
 
 
 @pytest.mark.parametrize("name", template_names())

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
 
 from controller.protocol.chat import ImageProcessMode as Mode
 from controller.protocol.errors import UnsupportedError
-from tests.checkpoint.tiny_models import FAMILIES
+from tests.checkpoint.tiny_models import FAMILIES, save
 from worker.checkpoint.load import load_checkpoint
 from worker.checkpoint.spec import LoadSpec
 from worker.vision.tiles import ImageView
@@ -130,12 +128,7 @@ def native(request, tmp_path_factory):
     if tiny.needs is not None and importlib.util.find_spec(tiny.needs) is None:
         pytest.skip(f"this family's processor needs {tiny.needs}, which is not installed")
     folder = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config, processor = tiny.make()
-        transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
-        processor.save_pretrained(folder)
+    save(request.param, folder)
     return request.param, load(folder).prompting
 
 

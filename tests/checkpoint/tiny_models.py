@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers as hf
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -500,3 +502,13 @@ FAMILIES = {
     "smolvlm": TinyFamily(smolvlm, needs="num2words"),
     "vipllava": TinyFamily(vipllava),
 }
+
+
+def save(family: str, folder: Path) -> None:
+    """Writes a tiny random checkpoint of a family, with its processor."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config, processor = FAMILIES[family].make()
+        hf.AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+        processor.save_pretrained(folder)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jinja2
 from PIL import Image
 
 from controller.protocol.chat import ChatMessage, TextPart
 from controller.protocol.errors import BadRequestError
+from worker.checkpoint.errors import TemplateError
 from worker.checkpoint.prompt import IMAGE_MARKER, PLACEHOLDER
-from worker.checkpoint.templates import ChatTemplate
+from worker.checkpoint.templates import ChatTemplate, template_names
 
 
 def render_conversation(
@@ -39,8 +41,6 @@ def render(
     Raises:
         BadRequestError: the template refuses them.
     """
-    from jinja2 import TemplateError  # noqa: PLC0415 - with transformers, on use
-
     try:
         text: str = tokenizer.apply_chat_template(
             list(messages),
@@ -49,9 +49,32 @@ def render(
             add_generation_prompt=True,
             image_token=PLACEHOLDER,  # for templates that give images an exchange of their own
         )
-    except TemplateError as error:
+    except jinja2.TemplateError as error:
         raise refused_by_template(error) from error
     return text
+
+
+def require_text_template(
+    tokenizer: Any,  # noqa: ANN401 - transformers is untyped
+    template: ChatTemplate,
+) -> ChatTemplate:
+    """The template, if its messages have text alone.
+
+    Raises:
+        TemplateError: it wants messages in parts, and would drop a text's characters one by one.
+    """
+    sample = "a question"
+    try:
+        text = render(tokenizer, template, [{"role": "user", "content": sample}])
+    except BadRequestError:  # it wants more of a conversation than this
+        return template
+    if sample not in text:
+        raise TemplateError(
+            f"the chat template of {template.origin} leaves out a question whose content is text: "
+            "it is for messages in parts, which this model does not have. Choose another one with "
+            f"--chat-template: a file, or one of {', '.join(template_names())}"
+        )
+    return template
 
 
 def refused_by_template(error: Exception) -> BadRequestError:

@@ -10,7 +10,12 @@ from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
 from controller.protocol.errors import UnsupportedError
-from worker.checkpoint.conversation import mark_images, render_conversation, stop_token_ids
+from worker.checkpoint.conversation import (
+    mark_images,
+    render_conversation,
+    require_text_template,
+    stop_token_ids,
+)
 from worker.checkpoint.plan import ImageSetup
 from worker.checkpoint.prompt import IMAGE_MARKER, PLACEHOLDER, PreparedPrompt
 from worker.checkpoint.templates import ChatTemplate
@@ -41,7 +46,7 @@ class LlavaPrompting:
         setup: ImageSetup,
     ) -> None:
         self._tokenizer = tokenizer
-        self._template = template
+        self._template = require_text_template(tokenizer.tokenizer, template)
         self._image_token_id = image_token_id
         self._setup = setup
         self._processor = ClipProcessor.from_config(setup.preprocessor, setup.tile_size)

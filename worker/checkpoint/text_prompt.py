@@ -8,7 +8,12 @@ from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
 from controller.protocol.errors import UnsupportedError
-from worker.checkpoint.conversation import plain, render_conversation, stop_token_ids
+from worker.checkpoint.conversation import (
+    plain,
+    render_conversation,
+    require_text_template,
+    stop_token_ids,
+)
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.templates import ChatTemplate
 from worker.checkpoint.tokens import LoadedTokenizer
@@ -20,7 +25,7 @@ class TextPrompting:
 
     def __init__(self, tokenizer: LoadedTokenizer, template: ChatTemplate) -> None:
         self._tokenizer = tokenizer
-        self._template = template
+        self._template = require_text_template(tokenizer.tokenizer, template)
 
     @property
     def takes_images(self) -> bool:
