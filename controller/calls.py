@@ -28,6 +28,7 @@ class RelayRequest:
     headers: Mapping[str, str]
     hints: RoutingHints
     arrival: float
+    deadline: float | None = None  # when the answer is to be complete, on the same clock
 
 
 def _nothing() -> bytes:

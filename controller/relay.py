@@ -29,6 +29,8 @@ from controller.worker_record import WorkerRecord
 _log = logging.getLogger(__name__)
 
 MAX_WHOLE_ANSWER_BYTES = 32 * 1024 * 1024  # of an answer that is not streamed
+TIMEOUT_HEADER = "x-request-timeout"  # seconds from arrival, as the body's `timeout`
+WORKER_LEAD_SECONDS = 0.5
 TRY_ANOTHER = frozenset({429, 503})  # this worker cannot take it now; another one may
 
 # What concerns one connection or its framing ends here; the rest of a worker's headers passes.
@@ -205,6 +207,9 @@ class Relay:
         request, reply = exchange.request, exchange.reply
         call = call_for(request, reply, record)
         sent = request.headers
+        if request.deadline is not None:
+            left = request.deadline - self._clock()
+            sent = {**sent, TIMEOUT_HEADER: f"{_worker_seconds(left):.3f}"}
         if record.reach.authorization is not None:
             sent = {**sent, "authorization": record.reach.authorization}
         async with self._upstream.request(
@@ -281,6 +286,14 @@ class Relay:
             await reply.send_whole(refusal.status, refusal.headers, refusal.body)
         else:
             await reply.fail_with(refusal.status, {}, refusal.error_body())
+
+
+def _worker_seconds(left: float) -> float:
+    """How much of the time that is left a worker gets.
+
+    A little less than all: its own error, which has the text so far, is to arrive before ours.
+    """
+    return max(0.001, left - min(WORKER_LEAD_SECONDS, left / 10))
 
 
 def _forwarded(answer: Answer, record: WorkerRecord) -> Headers:

@@ -25,7 +25,7 @@ from controller.protocol.errors import (
     InternalError,
     ParagoneError,
 )
-from controller.relay import Relay
+from controller.relay import TIMEOUT_HEADER, Relay
 from controller.reply import Reply
 from controller.routes.body import ClientGoneError, read_json_body
 from controller.routing import RoutingHints, routing_hints
@@ -34,7 +34,6 @@ _log = logging.getLogger(__name__)
 
 # Of the client's headers a worker needs these; its credentials are for the controller alone.
 _FORWARDED = frozenset({b"accept", b"baggage", b"traceparent", b"tracestate"})
-TIMEOUT_HEADER = b"x-request-timeout"  # seconds from arrival, as the body's `timeout`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,8 @@ class RequestLimits:
         Raises:
             BadRequestError: the header is no number of seconds.
         """
-        said = next((v for name, v in scope["headers"] if name == TIMEOUT_HEADER), None)
+        timeout_header = TIMEOUT_HEADER.encode()
+        said = next((v for name, v in scope["headers"] if name == timeout_header), None)
         times = [self.answer_seconds, hints.timeout_seconds]
         if said is not None:
             times.append(_seconds(said))
@@ -65,8 +65,7 @@ def _seconds(said: bytes) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise BadRequestError(
-            f"{TIMEOUT_HEADER.decode()} must be a number of seconds above 0, not "
-            f"{said.decode('latin-1')!r}"
+            f"{TIMEOUT_HEADER} must be a number of seconds above 0, not {said.decode('latin-1')!r}"
         )
     return seconds
 
@@ -116,8 +115,8 @@ class RelayedRoute:
             hints = routing_hints(body)
             reply.expect(stream=hints.stream, beginning=hints.beginning)
             with self._in_flight.track(hints.model):
-                request = self._request(scope, body, hints, arrival)
                 seconds = limits.answer_seconds_of(scope, hints)
+                request = self._request(scope, body, hints, arrival, seconds)
                 async with HangUp(receive) as hang_up:
                     if seconds is None:
                         await self._relay.answer(request, reply)
@@ -174,7 +173,12 @@ class RelayedRoute:
             ) from exc
 
     def _request(
-        self, scope: Scope, body: bytes, hints: RoutingHints, arrival: float
+        self,
+        scope: Scope,
+        body: bytes,
+        hints: RoutingHints,
+        arrival: float,
+        seconds: float | None,
     ) -> RelayRequest:
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
@@ -183,4 +187,5 @@ class RelayedRoute:
         }
         headers["content-type"] = "application/json"
         headers["x-request-id"] = scope["state"]["request_id"]
-        return RelayRequest(self._path, body, headers, hints, arrival)
+        deadline = None if seconds is None else arrival + seconds
+        return RelayRequest(self._path, body, headers, hints, arrival, deadline)
