@@ -21,7 +21,7 @@ from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
 from worker.address import address_for
 from worker.app import Worker
 from worker.checkpoint.facts import describe
-from worker.engine.protocol import Engine
+from worker.engine.protocol import CacheMemory, Engine
 from worker.progress_bar import ProgressBar
 from worker.registration import Membership
 from worker.routes.body import BodyLimits
@@ -80,6 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             threads=settings.threads,
             max_running=settings.limit_model_concurrency,
             max_waiting=settings.max_queue,
+            memory=CacheMemory(
+                kv_bytes=settings.kv_cache_memory,
+                prefix_bytes=settings.prefix_cache_bytes,
+                image_bytes=settings.image_cache_bytes,
+            ),
             on_progress=on_progress,
             on_device_lost=on_device_lost,
         )

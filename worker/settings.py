@@ -73,6 +73,23 @@ class WorkerSettings(ProcessSettings, LoadingSettings):
     max_queue: int = Field(
         default=32, ge=0, description="most requests that wait; beyond, 429 with Retry-After"
     )
+    kv_cache_memory: int | None = Field(
+        default=None,
+        ge=1,
+        description="bytes for keys and values, of running answers and of prompts that are kept; "
+        "without it, a share of the memory that is free once the model is loaded",
+    )
+    prefix_cache_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="how many of them may be kept for prompts that begin the same; without it, up "
+        "to half; 0 keeps none",
+    )
+    image_cache_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=0,
+        description="what the features of images may take that are kept; 0 keeps none",
+    )
     max_body_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="largest request body, images included"
     )

@@ -13,14 +13,14 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controller.protocol.chat import FinishReason
 from controller.protocol.errors import ParagoneError
 from controller.protocol.fleet import WorkerState
-from worker.engine.protocol import Finished, GenerationEvent
+from worker.engine.protocol import CacheStats, Finished, GenerationEvent
 from worker.lifecycle import Lifecycle
 
 _log = logging.getLogger(__name__)
@@ -156,3 +156,37 @@ class _Gauges(Collector):
             for model in names:
                 family.add_metric([model], value)
             yield family
+        engine = self._lifecycle.engine
+        caches = None if engine is None else engine.stats().caches
+        if caches is not None:
+            yield from _cache_metrics(caches)
+
+
+def _cache_metrics(caches: CacheStats) -> Iterator[Metric]:
+    """Of all models of this worker together: they share its memory."""
+    if caches.kv_tokens is not None:
+        yield GaugeMetricFamily(
+            PREFIX + "kv_cache_usage_perc",
+            "Share of the memory for keys and values that is taken, 1 is all of it",
+            caches.kv_used_tokens / caches.kv_tokens,
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "kv_cache_tokens",
+            "Tokens that there is memory for keys and values of",
+            caches.kv_tokens,
+        )
+    yield GaugeMetricFamily(
+        PREFIX + "image_cache_bytes", "What kept features of images take", caches.image_bytes
+    )
+    for name, text, value in (
+        (
+            "prefix_cache_queries",
+            "Tokens of prompts that were looked for",
+            caches.prefix_queries,
+        ),
+        ("prefix_cache_hits", "Tokens of prompts that did not have to be read", caches.prefix_hits),
+        ("mm_cache_queries", "Images that were looked for", caches.image_queries),
+        ("mm_cache_hits", "Images that did not have to be encoded", caches.image_hits),
+        ("num_preemptions", "Answers that gave up their memory for others", caches.preemptions),
+    ):
+        yield CounterMetricFamily(PREFIX + name, text, value)

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from controller.protocol.chat import ChatMessage
 from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import ModelCard
-from worker.engine.protocol import GenerationRequest, PromptView, SamplingParams
+from worker.engine.batch import KVFullError
+from worker.engine.protocol import (
+    CacheStats,
+    GenerationRequest,
+    PromptView,
+    Reuse,
+    SamplingParams,
+)
 from worker.engine.tokens import Token
 from worker.vision.tiles import ImageView
 
@@ -58,8 +65,11 @@ class FakeModel:
     threads: set[str] = field(default_factory=set)
 
     @property
-    def card(self) -> ModelCard:
-        return ModelCard(name=self.name, context_length=self.context_length, format="fake")
+    def cards(self) -> tuple[ModelCard, ...]:
+        return (ModelCard(name=self.name, context_length=self.context_length, format="fake"),)
+
+    def serving(self, model: str) -> FakeModel:
+        return self
 
     def prepare(self, request: GenerationRequest) -> FakePrompt:
         self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
@@ -110,7 +120,8 @@ class FakeRow:
 
     prompt: FakePrompt
     characters: list[str]
-    unread: int
+    length: int = 0
+    unread: int = 0
 
 
 @dataclass
@@ -123,9 +134,14 @@ class FakeBatchModel(FakeModel):
 
     prefill_error: Exception | None = None
     most_rows: int = 1_000  # more of them are out of memory
+    kv_limit: int = 10**9  # tokens of all rows together
+    caches: int = 0  # that could be given up for memory
     batches: list[int] = field(default_factory=list)
     parts: list[tuple[str, int]] = field(default_factory=list)
     rows: list[FakeRow] = field(default_factory=list)
+
+    def has_room(self, tokens: int) -> bool:
+        return sum(row.length for row in self.rows) + tokens + 2 <= self.kv_limit
 
     def open(self, prepared: FakePrompt, sampling: SamplingParams) -> FakeRow:
         self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
@@ -134,7 +150,21 @@ class FakeBatchModel(FakeModel):
             raise self.prefill_error
         self.open_answers += 1
         characters = list(_characters(self.answer(prepared), sampling))
-        return FakeRow(prepared, characters, prepared.prompt_tokens)
+        row = FakeRow(prepared, characters, prepared.prompt_tokens)
+        self.reopen(row)
+        return row
+
+    def reopen(self, row: FakeRow) -> None:
+        row.unread = row.length
+
+    def unread(self, row: FakeRow) -> int:
+        return row.unread
+
+    def reuse(self, row: FakeRow) -> Reuse:
+        return Reuse()
+
+    def cache_stats(self) -> CacheStats:
+        return CacheStats()
 
     def prefill(self, row: FakeRow, max_tokens: int) -> int | None:
         part = min(row.unread, max_tokens)
@@ -142,11 +172,15 @@ class FakeBatchModel(FakeModel):
         row.unread -= part
         if row.unread:
             return None
+        if sum(each.length for each in self.rows) + row.length > self.kv_limit:
+            raise KVFullError(f"{row.length} tokens more")
         self.rows.append(row)
         return self._next(row)
 
     def step(self, rows: Sequence[FakeRow]) -> list[int]:
         assert set(rows) == set(self.rows)
+        if sum(row.length + 1 for row in rows) > self.kv_limit:
+            raise KVFullError(f"{len(rows)} rows")
         if len(rows) > self.most_rows:
             raise OutOfMemoryError(f"{len(rows)} rows are too many")
         if self.error is not None and len(self.batches) >= self.error_after:
@@ -158,12 +192,22 @@ class FakeBatchModel(FakeModel):
         self.batches.append(len(rows))
         return [self._next(row) for row in rows]
 
+    def preempt(self, row: FakeRow) -> None:
+        if row in self.rows:
+            self.rows.remove(row)
+
+    def release_caches(self) -> bool:
+        freed, self.caches = self.caches > 0, 0
+        self.most_rows += freed
+        return freed
+
     def close(self, row: FakeRow) -> None:
         self.open_answers -= 1
         if row in self.rows:
             self.rows.remove(row)
 
     def _next(self, row: FakeRow) -> int:
+        row.length += 1
         return ord(row.characters.pop(0)) if row.characters else END
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,8 @@ from controller.protocol.errors import (
     ParagoneError,
     QueueFullError,
 )
+from tests.engine import engines
+from tests.engine.engines import events_of, text_of
 from tests.engine.fake_model import FakeBatchModel, ask
 from tests.waiting import until
 from worker.engine.batched import BatchedEngine
@@ -26,27 +28,8 @@ from worker.engine.protocol import Accepted, Finished, TextDelta
 pytestmark = pytest.mark.anyio
 
 
-@asynccontextmanager
-async def running(model, **options):
-    engine = BatchedEngine(model, **{"capacity": 4, "max_waiting": 32, **options})
-    try:
-        yield engine
-    finally:
-        if model.gate is not None:
-            model.gate.set()
-        await engine.aclose()
-        assert (engine.stats().running, engine.stats().waiting) == (0, 0)
-        assert model.open_answers == 0
-        assert model.rows == []
-
-
-async def events_of(engine, request):
-    async with aclosing(engine.generate(request)) as events:
-        return [event async for event in events]
-
-
-async def text_of(engine, request):
-    return "".join(e.text for e in await events_of(engine, request) if isinstance(e, TextDelta))
+def running(model, **options):
+    return engines.running(BatchedEngine, model, **{"capacity": 4, "max_waiting": 32, **options})
 
 
 async def test_an_answer_is_accepted_told_and_finished():
@@ -150,6 +133,43 @@ async def test_rows_that_do_not_fit_the_cache_together_run_one_after_the_other()
         assert max(model.batches) == 3
 
 
+async def test_answers_of_any_length_begin_together_and_the_newest_gives_way():
+    # Without max_tokens; three of them begin with 257 tokens each, and grow to 400.
+    model = FakeBatchModel(answer=lambda p: f"{p.text} " + "x" * 400, kv_limit=1_000)
+    async with running(model, kv_tokens=1_000) as engine:
+        texts = await asyncio.gather(*(text_of(engine, ask(f"{i}")) for i in range(3)))
+        assert texts == [f"{i} " + "x" * 400 for i in range(3)]
+        assert max(model.batches) == 3
+        assert engine.stats().caches.preemptions == 1
+    # The last one was read again, with what it had said; the first ones were not.
+    assert sorted({text for text, size in model.parts if size > 1}) == ["2"]
+
+
+async def test_one_answer_that_outgrows_the_memory_alone_is_told_so():
+    model = FakeBatchModel(answer=lambda p: "x" * 400, kv_limit=100)
+    async with running(model) as engine:
+        with pytest.raises(OutOfMemoryError, match="--kv-cache-memory"):
+            await text_of(engine, ask("long"))
+        assert await text_of(engine, ask("short", max_tokens=50)) == "x" * 50
+
+
+async def test_too_little_memory_takes_what_is_kept_for_later_first():
+    model = FakeBatchModel(most_rows=2, step_seconds=0.002, caches=1)
+    async with running(model) as engine:
+        texts = await asyncio.gather(*(text_of(engine, ask(f"{i}")) for i in range(3)))
+    assert texts == [f"You said: {i}" for i in range(3)]
+    assert model.caches == 0
+
+
+async def test_too_little_memory_for_a_prompt_takes_the_caches_and_reads_it_again():
+    model = FakeBatchModel(prefill_error=OutOfMemoryError("no"), caches=1)
+    async with running(model) as engine:
+        with pytest.raises(OutOfMemoryError):
+            await text_of(engine, ask("bad"))
+        assert model.started == ["bad", "bad"]
+        assert await text_of(engine, ask("good")) == "You said: good"
+
+
 async def test_too_little_memory_fails_the_newest_row_alone():
     model = FakeBatchModel(most_rows=2, step_seconds=0.002)
     async with running(model) as engine:
@@ -246,9 +266,12 @@ ARRIVAL = st.tuples(
     st.integers(1, 4),
     st.one_of(st.none(), st.just(1_000), st.just(2_500)),
     st.integers(1, 4),
+    st.sampled_from([300, 400, 10**6]),
 )
-def test_whatever_comes_each_request_has_one_end(arrivals, capacity, kv_tokens, most_rows):
-    """Arrivals, departures, bugs, limits and too little memory, in any order."""
+def test_whatever_comes_each_request_has_one_end(
+    arrivals, capacity, kv_tokens, most_rows, kv_limit
+):
+    """Arrivals, departures, bugs, limits, preemptions and too little memory, in any order."""
 
     async def client(engine, model, arrival):
         text, after, leaves, max_tokens = arrival
@@ -274,7 +297,9 @@ def test_whatever_comes_each_request_has_one_end(arrivals, capacity, kv_tokens, 
             assert isinstance(error, InternalError if "bad" in text else OutOfMemoryError)
 
     async def main():
-        model = FakeBatchModel(prefill_error=ValueError("bad"), most_rows=most_rows)
+        model = FakeBatchModel(
+            prefill_error=ValueError("bad"), most_rows=most_rows, kv_limit=kv_limit
+        )
         async with running(model, capacity=capacity, kv_tokens=kv_tokens) as engine:
             async with asyncio.timeout(20):
                 await asyncio.gather(*(client(engine, model, each) for each in arrivals))

@@ -12,10 +12,10 @@ from tests.engine.test_transformers_model import ORACLE, request
 from worker.checkpoint.spec import LoadSpec
 from worker.engine.batched import BatchedEngine
 from worker.engine.build import build_engine
-from worker.engine.protocol import TextDelta
+from worker.engine.protocol import CacheMemory, TextDelta
 from worker.engine.sequential import SequentialEngine
 
-SPEC = LoadSpec(str(ORACLE / "llava-v1.5-tiny"), device="cpu", dtype="float32")
+SPEC = LoadSpec(str(ORACLE / "llava-v1.5-tiny"), model_name="tiny", device="cpu", dtype="float32")
 
 
 def build(engine, spec=SPEC):
@@ -26,6 +26,7 @@ def build(engine, spec=SPEC):
         threads=1,
         max_running=3,
         max_waiting=8,
+        memory=CacheMemory(),
         on_progress=lambda _progress: None,
         on_device_lost=lambda _reason: None,
     )

@@ -29,7 +29,7 @@ def ids_of(text):
     "text", ["The sea is wide.", "图中有 一个红色的圆形", "one  two\n three", "x 👩‍👩‍👧 y"]
 )
 def test_an_answer_goes_on_from_its_prompt_wherever_that_ends(text):
-    decode = model().decode
+    decode = model().serving("tiny").decode
     ids = ids_of(text)
     for end in range(1, len(ids)):
         before = decode(ids[:end])
@@ -41,7 +41,7 @@ def test_an_answer_goes_on_from_its_prompt_wherever_that_ends(text):
 
 
 def test_a_context_that_ends_within_a_character_is_none():
-    decode = model().decode
+    decode = model().serving("tiny").decode
     first, *rest = ids_of("👩")[-4:]
     detokenizer = Detokenizer(decode, context=[first])
     assert [detokenizer.push(each) for each in rest][:1] == [""]
@@ -49,7 +49,7 @@ def test_a_context_that_ends_within_a_character_is_none():
 
 def test_text_and_its_token_ids_are_the_same_prompt():
     made = model()
-    prepared = made.prepare(asked("The sea is"))
+    prepared = made.prepare(asked("The sea is")).prepared
     assert prepared.text == "The sea is"
     assert prepared.input_ids[1:] == ids_of("The sea is")
     again = made.prepare(asked(prepared.input_ids))
@@ -70,14 +70,16 @@ def test_an_image_has_no_place_among_token_ids():
     checkpoint = loaded("llava-v1.5-tiny")
     made = TransformersModel(checkpoint)
     placeholder = checkpoint.image_token_id
-    made._samplers._vocab_size = max(made._samplers._vocab_size, placeholder + 1)
+    samplers = made.serving("tiny").samplers
+    samplers._vocab_size = max(samplers._vocab_size, placeholder + 1)
     with pytest.raises(BadRequestError, match="/v1/chat/completions"):
         made.prepare(asked((5, placeholder)))
 
 
 @pytest.mark.anyio
 async def test_the_leading_space_of_a_continuation_is_kept():
-    space = next(i for i in range(3_000) if model().decode([5, i]).endswith(" the"))
+    decode = model().serving("tiny").decode
+    space = next(i for i in range(3_000) if decode([5, i]).endswith(" the"))
     engine = SequentialEngine(model(), max_waiting=1)
     bias = SamplingParams(temperature=0.0, max_tokens=2, logit_bias=((space, 100.0),))
     texts = []

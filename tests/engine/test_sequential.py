@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -18,6 +18,8 @@ from controller.protocol.errors import (
     OutOfMemoryError,
     QueueFullError,
 )
+from tests.engine import engines
+from tests.engine.engines import events_of, text_of
 from tests.engine.fake_model import FakeModel, ask
 from tests.waiting import until
 from worker.engine.protocol import Accepted, Finished, TextDelta
@@ -26,26 +28,8 @@ from worker.engine.sequential import SequentialEngine
 pytestmark = pytest.mark.anyio
 
 
-@asynccontextmanager
-async def running(model, **options):
-    engine = SequentialEngine(model, **{"max_waiting": 8, **options})
-    try:
-        yield engine
-    finally:
-        if model.gate is not None:
-            model.gate.set()
-        await engine.aclose()
-        assert (engine.stats().running, engine.stats().waiting) == (0, 0)
-        assert model.open_answers == 0
-
-
-async def events_of(engine, request):
-    async with aclosing(engine.generate(request)) as events:
-        return [event async for event in events]
-
-
-async def text_of(engine, request):
-    return "".join(e.text for e in await events_of(engine, request) if isinstance(e, TextDelta))
+def running(model, **options):
+    return engines.running(SequentialEngine, model, **{"max_waiting": 8, **options})
 
 
 async def test_an_answer_is_accepted_told_and_finished():

@@ -13,8 +13,10 @@ from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import Quantisation
 from tests.engine.test_transformers_model import GREEDY, first_tokens, loaded, request
 from worker.checkpoint.kv import bytes_per_token
+from worker.engine.batch import KVFullError
 from worker.engine.batchable import why_not, why_not_batched
-from worker.engine.protocol import SamplingParams
+from worker.engine.prefix_tree import prefix_keys
+from worker.engine.protocol import Reuse, SamplingParams
 from worker.engine.slot_model import SlotModel
 from worker.engine.transformers_model import TransformersModel
 
@@ -102,18 +104,30 @@ ARRIVALS = st.lists(
 def until_end(tokens, model):
     """Tokens up to the end token; transformers was kept from making it."""
     for index, token in enumerate(tokens):
-        if token in model.end_token_ids:
+        if token in model.serving("tiny").end_token_ids:
             return tokens[:index]
     return tokens
 
 
+OFF = {"prefix_tokens": 0, "image_cache_bytes": 0}
+SMALL = {"kv_tokens": 1_024, "prefix_tokens": 256, "image_cache_bytes": 20_000}
+
+
 @pytest.mark.parametrize(
-    ("which", "examples"),
-    [(LLAVA, 10), (NEXT, 6), (LORA, 4), (NF4, 4)],
-    ids=["1.5", "1.6", "lora", "nf4"],
+    ("which", "examples", "caches"),
+    [
+        (LLAVA, 10, {}),
+        (LLAVA, 6, OFF),
+        (LLAVA, 8, SMALL),
+        (NEXT, 6, {}),
+        (LORA, 4, {}),
+        (NF4, 4, {}),
+    ],
+    ids=["1.5", "1.5 without caches", "1.5 with small caches", "1.6", "lora", "nf4"],
 )
-def test_rows_that_join_and_leave_at_any_time_say_what_generate_says(which, examples):
-    model = SlotModel(loaded(*which))
+def test_rows_that_join_and_leave_at_any_time_say_what_generate_says(which, examples, caches):
+    # One model for all examples: what the first ones have read, the later ones know.
+    model = SlotModel(loaded(*which), **caches)
     assert why_not_batched(loaded(*which)) is None
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -125,6 +139,104 @@ def test_rows_that_join_and_leave_at_any_time_say_what_generate_says(which, exam
             assert len(ours) > 0
 
     check()
+    stats = model.cache_stats()
+    assert (stats.prefix_hits > 0) == (stats.image_bytes > 0) == (caches is not OFF)
+
+
+def read(model, name, part=4_096):
+    """A row of which the prompt has been read."""
+    row = model.open(model.prepare(ASKED[name]), GREEDY)
+    token = None
+    while token is None:
+        token = model.prefill(row, part)
+    return row
+
+
+def test_an_image_is_encoded_once_and_a_prompt_is_read_once():
+    model = SlotModel(loaded(*LLAVA))
+    model.close(read(model, "wide"))
+    asked = request("What is in this image?", "wide")
+    row = model.open(model.prepare(asked), GREEDY)
+    # The last token is always read: its logits are not kept.
+    assert row.reuse == Reuse(row.prompt.prompt_tokens - 1, 0, 0)
+    assert model.unread(row) == 1
+    model.close(row)
+    # The same image in another place: its features are known, its keys and values are not.
+    other = model.open(model.prepare(request("Hm. So what do you think of it?", "wide")), GREEDY)
+    assert (other.reuse.image_cache_hits, other.reuse.encoded_images) in {(1, 0), (0, 0)}
+    two = model.open(model.prepare(request("Compare them.", "tall", "wide")), GREEDY)
+    assert (two.reuse.image_cache_hits, two.reuse.encoded_images) == (1, 1)
+    model.close(other)
+    model.close(two)
+
+
+def test_the_next_turn_of_a_conversation_reads_its_question_alone():
+    model = SlotModel(loaded(*LLAVA))
+    row = read(model, "wide")
+    for _ in range(5):
+        model.step([row])
+    said = row.answer[:-1]  # the last token has not been read yet
+    asked = model.prepare(ASKED["wide"])
+    longer = replace(
+        asked, prepared=replace(asked.prepared, input_ids=(*asked.prepared.input_ids, *said, 5, 6))
+    )
+    model.close(row)
+    again = model.open(longer, GREEDY)
+    assert again.reuse.cached_tokens == asked.prompt_tokens + len(said)
+    assert model.unread(again) == 2
+    model.close(again)
+
+
+def test_another_image_or_its_absence_is_another_prompt():
+    model = SlotModel(loaded(*LLAVA))
+    model.close(read(model, "wide"))
+    before = prefix_keys(
+        model.prepare(ASKED["wide"]).prepared.input_ids, loaded(*LLAVA).image_token_id, [b"x"]
+    )[1][0].start
+    row = model.open(model.prepare(request("What is in this image?", "tall")), GREEDY)
+    assert row.reuse == Reuse(before if before >= 16 else 0, 0, 1)
+    model.close(row)
+
+
+def test_what_is_kept_is_bounded_and_goes_before_rows_do():
+    model = SlotModel(loaded(*TEXT), kv_tokens=640)
+    for index in range(20):
+        row = model.open(model.prepare(request(f"{index} and {index + 1} words " * 4)), GREEDY)
+        model.prefill(row, 4_096)
+        stats = model.cache_stats()
+        assert stats.kv_used_tokens <= 640
+        model.close(row)
+    assert 0 < model.cache_stats().kv_used_tokens <= 320
+    rows = [read(model, "text") for _ in range(3)]
+    while rows[0].length < 192:
+        model.step(rows)
+    with pytest.raises(KVFullError):  # three rows of 256 tokens would be too much
+        model.step(rows)
+    assert model.kv_reserved_tokens == 3 * 192
+    assert 0 < model.cache_stats().kv_used_tokens <= 640
+    for row in rows:
+        model.close(row)
+
+
+def test_a_row_that_gave_way_goes_on_where_it_was():
+    model = SlotModel(loaded(*LLAVA))
+    first, second = read(model, "wide"), read(model, "two")
+    for _ in range(4):
+        model.step([first, second])
+    model.preempt(first)
+    assert model.step([second])
+    model.release_caches()
+    model.reopen(first)
+    tokens = [*first.answer]
+    assert model.unread(first) == first.prompt.prompt_tokens + len(tokens)
+    while (token := model.prefill(first, 30)) is None:
+        pass
+    assert [*tokens, token] == alone(LLAVA, "wide")[:6]
+    model.step([first, second])
+    assert first.answer == alone(LLAVA, "wide")[:7]
+    assert second.answer == alone(LLAVA, "two")[:7]
+    model.close(first)
+    model.close(second)
 
 
 def test_text_alone_says_what_generate_says():
@@ -166,8 +278,9 @@ def test_memory_grows_with_what_rows_hold_and_is_given_back():
 
 
 def test_the_cache_bounds_the_context():
-    assert SlotModel(loaded(*TEXT), kv_tokens=100).context_length == 100
-    assert SlotModel(loaded(*TEXT), kv_tokens=10**9).context_length == 2048
+    # In the steps that memory is taken in.
+    assert SlotModel(loaded(*TEXT), kv_tokens=200).serving("tiny").context_length == 192
+    assert SlotModel(loaded(*TEXT), kv_tokens=10**9).serving("tiny").context_length == 2048
 
 
 def test_a_step_that_fails_for_memory_can_be_made_again(monkeypatch):
@@ -176,7 +289,7 @@ def test_a_step_that_fails_for_memory_can_be_made_again(monkeypatch):
     for name in ("wide", "short"):
         row = model.open(model.prepare(ASKED[name]), GREEDY)
         rows.append((row, [model.prefill(row, 4_096)]))
-    forward, failures = model._forward, [2]
+    forward, failures = model._reader.forward, [2]
 
     def failing(**inputs):
         result = forward(**inputs)
@@ -184,7 +297,7 @@ def test_a_step_that_fails_for_memory_can_be_made_again(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return result
 
-    monkeypatch.setattr(model, "_forward", failing)
+    monkeypatch.setattr(model._reader, "forward", failing)
     with pytest.raises(OutOfMemoryError):
         model.step([row for row, _ in rows])
     for _ in range(8):
@@ -206,7 +319,8 @@ def config(kind, **settings):
         (config(Qwen2Config), None),
         (config(Qwen3Config), None),
         (config(MistralConfig, sliding_window=None), None),
-        (config(MistralConfig, sliding_window=4_096), "sliding window"),
+        (config(MistralConfig, sliding_window=4_096), None),
+        (config(Qwen2Config, layer_types=["chunked_attention"] * 32), "chunked"),
         (MistralConfig(sliding_window=None, attn_implementation="eager"), "eager"),
         (
             config(

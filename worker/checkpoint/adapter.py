@@ -15,6 +15,7 @@ from worker.checkpoint.errors import AdapterError
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.formats import ADAPTER_FILES
 from worker.checkpoint.headers import read_headers
+from worker.checkpoint.lora import LoraPair, scaling_of
 from worker.checkpoint.plan import AdapterSource
 from worker.checkpoint.preflight import some
 from worker.checkpoint.quantise import quiet_bitsandbytes
@@ -25,6 +26,8 @@ _TENSOR = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\.(?P<kind>lora_[AB]|lora_embedding_[AB]"
     r"|lora_magnitude_vector)(?P<rest>\..*)?"
 )
+# Tensors of an adapter that is nothing but two matrices a layer.
+_SIMPLE = re.compile(r"\.lora_[AB](\.weight)?$")
 
 
 def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
@@ -60,6 +63,40 @@ def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
                 f"{wanted} {'inputs' if side else 'outputs'}, the adapter's {target.kind} {found}. "
                 "It was trained over another model"
             )
+
+
+def is_plain(source: AdapterSource) -> bool:
+    """Whether an adapter is two matrices a linear layer and nothing else, so that it can share."""
+    settings = source.folder.json("adapter_config.json") or {}
+    if settings.get("use_dora") or settings.get("fan_in_fan_out"):
+        return False
+    headers = read_headers(_file(source.folder))
+    return all(_SIMPLE.search(header.name) for header in headers)
+
+
+def lora_pairs(model: Any, source: AdapterSource) -> dict[str, LoraPair]:  # noqa: ANN401
+    """A plain adapter's matrices, by the module of a model that each is for.
+
+    Args:
+        model: a loaded transformers model; checked with `check_adapter`.
+        source: the adapter's folder, and how its module names map to the model's.
+
+    Raises:
+        AdapterError: a module has only one of its two matrices.
+    """
+    modules = {module for module, _ in model.named_modules()}
+    found = read_adapter(source, modules)
+    config = adapter_config(source, modules, targets=found)
+    pairs: dict[str, LoraPair] = {}
+    for module, tensors in found.items():
+        sides = {kind.removesuffix(".weight"): tensor for kind, tensor in tensors.items()}
+        if set(sides) != {"lora_A", "lora_B"}:
+            raise AdapterError(
+                f"{_file(source.folder)} has only half an adapter for {module}; is it complete?"
+            )
+        down, up = sides["lora_A"], sides["lora_B"]
+        pairs[module] = LoraPair(down, up, scaling_of(config, module, len(down)))
+    return pairs
 
 
 def adapter_weights(source: AdapterSource) -> int:

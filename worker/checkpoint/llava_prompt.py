@@ -134,6 +134,7 @@ class LlavaPrompting:
             text=text.replace(PLACEHOLDER, IMAGE_MARKER),
             input_ids=tuple(self._ids(text, counts)),
             image_tokens=sum(counts),
+            image_token_counts=tuple(counts),
             model_inputs=self._pixels(images, shaped, mode) if images else {},
             stop_strings=template.stop_strings if template else (),
             stop_token_ids=stops,

@@ -13,19 +13,22 @@ from torch import nn
 
 from controller.protocol.chat import ChatMessage, ImageProcessMode
 from controller.protocol.fleet import LoadProgress, ModelCard
-from worker.checkpoint.adapter import attach_adapter
+from worker.checkpoint.adapter import attach_adapter, is_plain, lora_pairs
 from worker.checkpoint.card import card_of
 from worker.checkpoint.errors import CheckpointError, IncompleteError
+from worker.checkpoint.families import ModelFamily
 from worker.checkpoint.generation import (
     GenerationDefaults,
     end_token_ids,
     generation_config,
     generation_defaults,
 )
+from worker.checkpoint.lora import AdapterSet
 from worker.checkpoint.memory import require_memory
 from worker.checkpoint.placement import Placement
-from worker.checkpoint.plan import Part
+from worker.checkpoint.plan import LoadPlan, Part
 from worker.checkpoint.preflight import some
+from worker.checkpoint.projector_set import Projector
 from worker.checkpoint.prompt import PreparedPrompt, Prompting
 from worker.checkpoint.quantise import quantisation_config
 from worker.checkpoint.spec import LoadSpec
@@ -56,6 +59,10 @@ class LoadedCheckpoint:
         image_token_id: the placeholder in ``input_ids``; may lie after the vocabulary, so that it
             must never reach anything but the model's forward. None for text alone.
         generation_defaults: the checkpoint's own sampling settings.
+        preprocessing: equal for checkpoints that bring an image to the encoder the same way.
+        adapters: those of the model, where it can have several.
+        adapter: this checkpoint's own among them.
+        projector: this checkpoint's own, where the model takes several in turn.
     """
 
     card: ModelCard
@@ -69,6 +76,36 @@ class LoadedCheckpoint:
     eos_token_ids: frozenset[int]
     image_token_id: int | None
     generation_defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    preprocessing: str = ""
+    adapters: AdapterSet | None = None
+    adapter: int | None = None
+    projector: Projector | None = None
+
+    @property
+    def text_identity(self) -> tuple[object, ...]:
+        """What the keys and values of a prompt depend on, besides its tokens and images."""
+        projector = None if self.projector is None else self.projector.number
+        return (self.adapter, projector, self.preprocessing)
+
+    @property
+    def image_identity(self) -> tuple[object, ...]:
+        """What an image's features depend on, besides the image."""
+        adapter, projector, preprocessing = self.text_identity
+        if self.adapters is not None and self.adapter is not None:
+            adapter = adapter if self.adapters.touches_images(self.adapter) else None
+        return (adapter, projector, preprocessing)
+
+    def use(self) -> None:
+        """Lets the model answer as this checkpoint from here on. On the model's thread."""
+        if self.adapters is not None:
+            self.adapters.use(self.adapter)
+        if self.projector is not None:
+            self.projector.install(self.model)
+
+    def release(self) -> None:
+        """Frees what it does not share, once nothing uses it. On the model's thread."""
+        if self.adapters is not None and self.adapter is not None:
+            self.adapters.remove(self.adapter)
 
     def prepare(
         self,
@@ -116,13 +153,40 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     finally:
         store.close()
     family.finish(model)
+    own = OwnParts()
     if plan.adapter is not None:
         on_progress(LoadProgress(phase="adapter", fraction=1.0))
-        model = attach_adapter(model, plan.adapter, name=ADAPTER_NAME)
-        if spec.merge_lora:
-            model = model.merge_and_unload()
-    generation = generation_config(plan)
+        if spec.merge_lora or not is_plain(plan.adapter):
+            model = attach_adapter(model, plan.adapter, name=ADAPTER_NAME)
+            model = model.merge_and_unload() if spec.merge_lora else model
+        else:
+            adapters = AdapterSet(model, placement.dtype)
+            own = OwnParts(adapters, adapters.add(lora_pairs(model, plan.adapter)))
+            adapters.use(own.adapter)
     on_progress(meter.finished("ready"))
+    return assemble(plan, card=card, family=family, model=model, placement=placement, own=own)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnParts:
+    """What of a shared model is one checkpoint's own."""
+
+    adapters: AdapterSet | None = None
+    adapter: int | None = None
+    projector: Projector | None = None
+
+
+def assemble(
+    plan: LoadPlan,
+    *,
+    card: ModelCard,
+    family: ModelFamily,
+    model: Any,  # noqa: ANN401 - transformers is untyped
+    placement: Placement,
+    own: OwnParts,
+) -> LoadedCheckpoint:
+    """A loaded model with what is said of it and how it is asked."""
+    generation = generation_config(plan)
     return LoadedCheckpoint(
         card=card,
         model=model,
@@ -135,6 +199,10 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
         eos_token_ids=end_token_ids(generation, plan, family.tokenizer),
         image_token_id=family.image_token_id,
         generation_defaults=generation_defaults(generation),
+        preprocessing=f"{plan.tokenizer_folder.path} {plan.image}",
+        adapters=own.adapters,
+        adapter=own.adapter,
+        projector=own.projector,
     )
 
 

@@ -32,6 +32,7 @@ class PreparedPrompt:
             CPU tensors, floats in float32; empty for a text prompt.
         stop_strings: what ends the answer besides the request's own: the template's.
         stop_token_ids: those of them that are one token each.
+        image_token_counts: how many tokens stand for each image; empty where that is not known.
     """
 
     text: str
@@ -40,6 +41,7 @@ class PreparedPrompt:
     model_inputs: Mapping[str, torch.Tensor]
     stop_strings: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
+    image_token_counts: tuple[int, ...] = ()
 
     @property
     def prompt_tokens(self) -> int:

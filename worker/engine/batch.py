@@ -11,7 +11,7 @@ from controller.protocol.errors import DeviceLostError, OutOfMemoryError, Parago
 from worker.engine.answer import Answer
 from worker.engine.job import Job, PreparedT, internal_error
 from worker.engine.pacing import PrefillPacer
-from worker.engine.protocol import Finished, SamplingParams, TextDelta
+from worker.engine.protocol import CacheStats, Finished, Reuse, SamplingParams, TextDelta
 from worker.engine.queued import ServedModel
 
 # The pace that is reported is taken over this many recent decode steps.
@@ -20,12 +20,20 @@ RECENT_STEPS = 64
 RowT = TypeVar("RowT")
 
 
+class KVFullError(Exception):
+    """The keys and values of the rows together would need more memory than there is for them."""
+
+
 class BatchModel(ServedModel[PreparedT], Protocol[PreparedT, RowT]):
     """A model that decodes several answers together; see `worker.engine.slot_model`.
 
     A row is the model's own; it is open from `open` to `close`. All of this is called on the
     model's thread.
     """
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether another row, of so many tokens to begin with, fits beside those that are open."""
+        ...
 
     def open(self, prepared: PreparedT, sampling: SamplingParams) -> RowT:
         """A row for an answer, its images encoded.
@@ -36,10 +44,23 @@ class BatchModel(ServedModel[PreparedT], Protocol[PreparedT, RowT]):
         """
         ...
 
+    def reopen(self, row: RowT) -> None:
+        """Begins to read a row again that was preempted; raises as `open` does."""
+        ...
+
+    def unread(self, row: RowT) -> int:
+        """Tokens that are still to be read before the row's next token is known."""
+        ...
+
+    def reuse(self, row: RowT) -> Reuse:
+        """What of the row's prompt was not computed anew when it was opened."""
+        ...
+
     def prefill(self, row: RowT, max_tokens: int) -> int | None:
-        """Reads the next part of the prompt; the first token of the answer after the last.
+        """Reads the next part of the prompt; the next token of the answer after the last.
 
         Raises:
+            KVFullError: the row has no place among the others now; nothing of theirs has changed.
             OutOfMemoryError: this answer does not fit; others may.
             DeviceLostError: nothing can run on this device any more.
         """
@@ -52,9 +73,22 @@ class BatchModel(ServedModel[PreparedT], Protocol[PreparedT, RowT]):
             rows: all open rows whose prompts have been read.
 
         Raises:
+            KVFullError: nothing has changed; fewer rows will fit.
             OutOfMemoryError: nothing has changed; fewer rows may fit.
             DeviceLostError: nothing can run on this device any more.
         """
+        ...
+
+    def cache_stats(self) -> CacheStats:
+        """What is kept between requests. Cheap; called on the loop's thread."""
+        ...
+
+    def preempt(self, row: RowT) -> None:
+        """Frees what the row holds; it stays open and can be opened again, to be read again."""
+        ...
+
+    def release_caches(self) -> bool:
+        """Gives up what is kept for requests to come; whether there was anything."""
         ...
 
     def close(self, row: RowT) -> None:
@@ -74,16 +108,19 @@ class Delivery(Generic[PreparedT]):
 class _Row(Generic[PreparedT, RowT]):
     job: Job[PreparedT]
     answer: Answer
-    unread: int  # prompt tokens
+    number: int  # by arrival
+    length: int  # tokens that it has when it is read
     handle: RowT | None = None
+    is_begun: bool = False  # its tokens are being read, or have been
 
 
 class Batch(Generic[PreparedT, RowT]):
     """Rows that join and leave between steps; belongs to the model's thread.
 
     A step reads a part of the first prompt that is not read yet, as much as the pacer allows, and
-    then makes one token for each row whose prompt has been read. Whatever happens, each row is
-    delivered exactly one end, and is closed before.
+    then makes one token for each row whose prompt has been read. Where keys and values do not fit
+    any more, the newest row gives its memory up, and is read again later, prompt and answer.
+    Whatever happens, each row is delivered exactly one end, and is closed before.
 
     Args:
         model: what runs.
@@ -106,7 +143,9 @@ class Batch(Generic[PreparedT, RowT]):
         self._decoding: list[_Row[PreparedT, RowT]] = []  # by the end of their prompts
         self._out: list[Delivery[PreparedT]] = []
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_STEPS)  # tokens, seconds
+        self._joined = 0
         self.decode_steps = 0
+        self.preemptions = 0
         self.tokens_per_second: float | None = None  # of recent steps, all rows together
 
     def __len__(self) -> int:
@@ -114,7 +153,8 @@ class Batch(Generic[PreparedT, RowT]):
 
     def join(self, job: Job[PreparedT]) -> None:
         """A new row; its prompt is read in the steps to come."""
-        self._reading.append(_Row(job, self._begin(job), job.prompt.prompt_tokens))
+        self._joined += 1
+        self._reading.append(_Row(job, self._begin(job), self._joined, job.prompt.prompt_tokens))
 
     def step(self) -> list[Delivery[PreparedT]]:
         """One step of all rows, and what came of it, in order."""
@@ -140,10 +180,23 @@ class Batch(Generic[PreparedT, RowT]):
         budget = self._pacer.budget(is_decoding=bool(self._decoding))
         while self._reading and budget > 0:
             row = self._reading[0]
+            if not row.is_begun and self._decoding and not self._model.has_room(row.length):
+                return  # those that run will end, or be preempted if they are newer
             try:
                 budget -= row.job.context.run(self._read, row, budget)
             except DeviceLostError:
                 raise
+            except KVFullError as exc:
+                if not self._decoding:
+                    self._leave(row, _no_room(exc))
+                    continue
+                self._put_back(row)
+                return
+            except OutOfMemoryError as exc:
+                if self._model.release_caches():
+                    self._put_back(row)
+                else:
+                    self._leave(row, exc)
             except ParagoneError as exc:
                 self._leave(row, exc)
             except Exception as exc:  # noqa: BLE001 - one request's bug is not another's
@@ -151,25 +204,33 @@ class Batch(Generic[PreparedT, RowT]):
 
     def _read(self, row: _Row[PreparedT, RowT], budget: int) -> int:
         """A part of a row's prompt; how much of the budget it took."""
-        job = row.job
+        if not row.is_begun and self._open(row) and self._decoding:
+            # Images cannot be encoded in parts. The streams have waited for long enough.
+            return budget
         if row.handle is None:
-            job.timing.started = self._clock()
-            row.handle = self._model.open(job.prompt, job.request.sampling)
-            if job.prompt.image_tokens and self._decoding:
-                # Images cannot be encoded in parts. The streams have waited for long enough.
-                return budget
-        part = min(budget, row.unread)
+            raise RuntimeError("a row is opened before it is read")
+        part = min(budget, self._model.unread(row.handle))
         before = self._clock()
         token_id = self._model.prefill(row.handle, part)
         self._pacer.prefilled(part, self._clock() - before)
-        row.unread -= part
-        if row.unread == 0:
-            if token_id is None:
-                raise RuntimeError("the whole prompt gave no token")
+        if token_id is not None:
             self._reading.remove(row)
             self._decoding.append(row)
             self._push(row, token_id)
         return part
+
+    def _open(self, row: _Row[PreparedT, RowT]) -> bool:
+        """Begins to read a row; whether that took a pass through the vision tower."""
+        job = row.job
+        if row.handle is None:
+            if job.timing.started is None:
+                job.timing.started = self._clock()
+            row.handle = self._model.open(job.prompt, job.request.sampling)
+            job.reuse = self._model.reuse(row.handle)
+        else:
+            self._model.reopen(row.handle)
+        row.is_begun = True
+        return self._model.reuse(row.handle).encoded_images > 0
 
     def _decode(self) -> None:
         while self._decoding:
@@ -179,9 +240,17 @@ class Batch(Generic[PreparedT, RowT]):
                 token_ids = self._model.step([row.handle for row in rows if row.handle is not None])
             except DeviceLostError:
                 raise
+            except KVFullError as exc:
+                newest = max(rows, key=lambda row: row.number)
+                if len(rows) == 1:
+                    self._leave(newest, _no_room(exc))
+                else:
+                    self._preempt(newest)
+                continue
             except OutOfMemoryError as exc:
-                # The others may fit without the newest; nothing of theirs has changed.
-                self._leave(rows[-1], exc)
+                if not self._model.release_caches():
+                    # The others may fit without the newest; nothing of theirs has changed.
+                    self._leave(max(rows, key=lambda row: row.number), exc)
                 continue
             except Exception as exc:  # noqa: BLE001 - the rows fail; the worker goes on
                 for row in rows:
@@ -191,6 +260,25 @@ class Batch(Generic[PreparedT, RowT]):
             for row, token_id in zip(rows, token_ids, strict=True):
                 self._push(row, token_id)
             return
+
+    def _preempt(self, row: _Row[PreparedT, RowT]) -> None:
+        """Takes a row's memory for the others; it is read again when there is room."""
+        self.preemptions += 1
+        self._decoding.remove(row)
+        self._put_back(row)
+        row.length = row.job.prompt.prompt_tokens + row.answer.token_count
+        # Before those that came later, but for one that is being read and holds memory.
+        place = 0
+        while place < len(self._reading) and (
+            self._reading[place].is_begun or self._reading[place].number < row.number
+        ):
+            place += 1
+        self._reading.insert(place, row)
+
+    def _put_back(self, row: _Row[PreparedT, RowT]) -> None:
+        row.is_begun = False
+        if row.handle is not None:
+            self._model.preempt(row.handle)
 
     def _measured(self, tokens: int, seconds: float) -> None:
         self._pacer.decoded(seconds)
@@ -224,6 +312,14 @@ class Batch(Generic[PreparedT, RowT]):
             self._model.close(row.handle)
             row.handle = None
         self._out.append(Delivery(row.job, end))
+
+
+def _no_room(exc: KVFullError) -> OutOfMemoryError:
+    """For a row that does not even fit alone."""
+    return OutOfMemoryError(
+        f"The memory for keys and values is too small for this answer alone ({exc}); shorten the "
+        f"conversation, or start the worker with more --kv-cache-memory"
+    )
 
 
 def _bug(job: Job[PreparedT], exc: Exception, doing: str) -> ParagoneError:

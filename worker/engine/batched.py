@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Generic
 
 from worker.engine.batch import Batch, BatchModel, Delivery, RowT
 from worker.engine.job import Job, PreparedT
-from worker.engine.protocol import TextDelta
+from worker.engine.protocol import CacheStats, TextDelta
 from worker.engine.queued import QueuedEngine
 from worker.engine.scheduler import Scheduler
 
@@ -42,6 +43,7 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
     ) -> None:
         scheduler = Scheduler(capacity=capacity, max_waiting=max_waiting, kv_tokens=kv_tokens)
         super().__init__(model, scheduler, on_device_lost=on_device_lost, clock=clock)
+        self._batched = model
         self._batch = Batch(model, begin=self._answer, clock=clock)  # the model's thread's
         self._inbox: SimpleQueue[Job[PreparedT]] = SimpleQueue()
         self._is_stepping = False  # the loop's thread's
@@ -78,6 +80,9 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
 
     def _tokens_per_second(self) -> float | None:
         return self._batch.tokens_per_second
+
+    def _caches(self) -> CacheStats | None:
+        return replace(self._batched.cache_stats(), preemptions=self._batch.preemptions)
 
     def _deliver(self, deliveries: Sequence[Delivery[PreparedT]]) -> None:
         for job, event in ((each.job, each.event) for each in deliveries):

@@ -16,11 +16,11 @@ from controller.protocol.fleet import LoadProgress
 from worker.checkpoint.kv import bytes_per_token
 from worker.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from worker.checkpoint.memory import free_bytes
-from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.spec import LoadSpec
 from worker.engine.batchable import why_not_batched
 from worker.engine.batched import BatchedEngine
-from worker.engine.protocol import Engine
+from worker.engine.engine_prompt import EnginePrompt
+from worker.engine.protocol import CacheMemory, Engine
 from worker.engine.sequential import SequentialEngine
 from worker.engine.slot_model import SlotModel, SlotRow
 from worker.engine.transformers_model import TransformersModel
@@ -41,6 +41,7 @@ def build_engine(
     threads: int | None,
     max_running: int,
     max_waiting: int,
+    memory: CacheMemory,
     on_progress: Callable[[LoadProgress], None],
     on_device_lost: Callable[[str], None],
 ) -> Engine:
@@ -52,6 +53,7 @@ def build_engine(
         threads: CPU threads of the model; None leaves it to torch.
         max_running: requests that may run at once, where the engine can do several.
         max_waiting: requests that may wait.
+        memory: what caches may take.
         on_progress: called on this thread as loading goes on.
         on_device_lost: called on the event loop's thread when nothing can run any more.
 
@@ -66,7 +68,13 @@ def build_engine(
     on_progress(LoadProgress(phase="warming up", fraction=1.0))
     reason = why_not_batched(checkpoint)
     if engine == "batched" and reason is None:
-        return _batched(checkpoint, max_running, max_waiting, on_device_lost)
+        return _batched(
+            checkpoint,
+            max_running=max_running,
+            max_waiting=max_waiting,
+            memory=memory,
+            on_device_lost=on_device_lost,
+        )
     if engine == "batched":
         _log.warning("%s runs one answer at a time: %s", checkpoint.card.name, reason)
     return _sequential(checkpoint, reason, max_running, max_waiting, on_device_lost)
@@ -74,23 +82,39 @@ def build_engine(
 
 def _batched(
     checkpoint: LoadedCheckpoint,
+    *,
     max_running: int,
     max_waiting: int,
+    memory: CacheMemory,
     on_device_lost: Callable[[str], None],
 ) -> Engine:
-    free = free_bytes(checkpoint.device)
     token_bytes = bytes_per_token(checkpoint.model.config, checkpoint.dtype)
-    kv_tokens = max(1, int(free * KV_SHARE[checkpoint.device.type]) // token_bytes)
-    model = SlotModel(_told(checkpoint, "batched", None), kv_tokens=kv_tokens)
+    kv_bytes = memory.kv_bytes
+    if kv_bytes is None:
+        kv_bytes = int(free_bytes(checkpoint.device) * KV_SHARE[checkpoint.device.type])
+    kv_tokens = max(1, kv_bytes // token_bytes)
+    prefix_tokens = None
+    if memory.prefix_bytes is not None:
+        prefix_tokens = min(memory.prefix_bytes // token_bytes, kv_tokens)
+    model = SlotModel(
+        _told(checkpoint, "batched", None),
+        kv_tokens=kv_tokens,
+        prefix_tokens=prefix_tokens,
+        image_cache_bytes=memory.image_bytes,
+    )
     model.warm_up()
     _log.info(
-        "up to %d answers are made together (--limit-model-concurrency); their tokens take %d "
-        "bytes each, and up to %d of them fit into the memory that is free now",
+        "up to %d answers are made together (--limit-model-concurrency); keys and values may take "
+        "%.1f MiB (--kv-cache-memory), which is %d tokens of %d bytes each, kept prompts up to %d "
+        "of them (--prefix-cache-bytes), features of images %.1f MiB (--image-cache-bytes)",
         max_running,
-        token_bytes,
+        kv_bytes / 2**20,
         kv_tokens,
+        token_bytes,
+        kv_tokens // 2 if prefix_tokens is None else prefix_tokens,
+        memory.image_bytes / 2**20,
     )
-    return BatchedEngine[PreparedPrompt, SlotRow](
+    return BatchedEngine[EnginePrompt, SlotRow](
         model,
         capacity=max_running,
         max_waiting=max_waiting,
@@ -115,7 +139,7 @@ def _sequential(
             max_running,
             max_waiting,
         )
-    return SequentialEngine[PreparedPrompt](
+    return SequentialEngine[EnginePrompt](
         model, max_waiting=max_waiting, on_device_lost=on_device_lost
     )
 

@@ -15,12 +15,15 @@ from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageU
 from controller.protocol.errors import (
     BadRequestError,
     DeviceLostError,
+    ModelNotFoundError,
     OutOfMemoryError,
     ParagoneError,
 )
 from controller.protocol.fleet import ModelCard
+from worker.checkpoint.memory import free_bytes
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.checkpoint.templates import requested_template
+from worker.engine.engine_prompt import EnginePrompt, image_digests
 from worker.engine.protocol import GenerationRequest, PromptView, SamplingParams
 from worker.engine.sampler import Sampler, SamplingDefaults
 from worker.engine.sampler_factory import SamplerFactory
@@ -33,17 +36,23 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT_LENGTH = 2048
 # How torch's CPU allocator says that it could not get memory.
 _CPU_ALLOCATION = re.compile(
-    r"(?:DefaultCPUAllocator|can't allocate memory).*?(\d+) bytes", re.DOTALL
+    r"(?:DefaultCPUAllocator|can't allocate memory).*?(\d+ bytes)", re.DOTALL
 )
+_CUDA_ALLOCATION = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 
 
-class CheckpointModel(ABC):
-    """What models of all engines share. Its subclasses run the forward passes."""
+class ServedCheckpoint:
+    """One of an engine's models, as its answers need it.
 
-    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
-        self._checkpoint = checkpoint
-        self._model: Any = checkpoint.model
-        self.context_length = checkpoint.context_length or DEFAULT_CONTEXT_LENGTH
+    Args:
+        checkpoint: what it is.
+        kv_tokens: tokens that the cache may hold; bounds the context.
+    """
+
+    def __init__(self, checkpoint: LoadedCheckpoint, *, kv_tokens: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        length = checkpoint.context_length or DEFAULT_CONTEXT_LENGTH
+        self.context_length = length if kv_tokens is None else min(length, kv_tokens)
         self.end_token_ids = checkpoint.eos_token_ids
         given = checkpoint.generation_defaults
         # What the checkpoint leaves open is greedy and unfiltered, as in transformers.
@@ -56,24 +65,30 @@ class CheckpointModel(ABC):
         )
         config: Any = checkpoint.model.config
         self._vocabulary = Vocabulary(checkpoint.tokenizer, self.end_token_ids)
-        self._samplers = SamplerFactory(
+        self.samplers = SamplerFactory(
             defaults,
             vocabulary=self._vocabulary,
             vocab_size=config.get_text_config(decoder=True).vocab_size,
             end_token_ids=self.end_token_ids,
         )
 
-    @property
-    def card(self) -> ModelCard:
-        """What it is."""
-        return self._checkpoint.card
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Ids to text, special tokens left out."""
+        text: str = self.checkpoint.tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token stands for; see `Vocabulary.token_bytes`."""
+        return self._vocabulary.token_bytes(token_id)
 
     def prepare(self, request: GenerationRequest) -> PreparedPrompt:
         """Prompt and pixels, on the CPU."""
-        self._samplers.check(request.sampling)
+        self.samplers.check(request.sampling)
         if request.prompt is not None:
             return self._prepare_prompt(request.prompt)
-        return self._checkpoint.prepare(
+        return self.checkpoint.prepare(
             request.messages,
             request.images,
             request.image_process_mode,
@@ -84,23 +99,90 @@ class CheckpointModel(ABC):
         """What it would be asked, and its images as its encoder gets them."""
         prepared = self.prepare(request)
         views = [
-            self._checkpoint.prompting.views(image, request.image_process_mode)
+            self.checkpoint.prompting.views(image, request.image_process_mode)
             for image in request.images
         ]
         return PromptView(
             prepared.text, prepared.prompt_tokens, prepared.image_tokens, tuple(views)
         )
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Ids to text, special tokens left out."""
-        text: str = self._checkpoint.tokenizer.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+    def _prepare_prompt(self, prompt: str | tuple[int, ...]) -> PreparedPrompt:
+        """A prompt that is continued as it is."""
+        if isinstance(prompt, str):
+            prepared = self.checkpoint.prompting.prepare_text(prompt, ())
+        else:
+            self.samplers.require_ids("prompt", prompt)
+            if self.checkpoint.image_token_id in prompt:
+                raise BadRequestError(
+                    "prompt: images have no token ids of their own; send them to "
+                    "/v1/chat/completions",
+                    param="prompt",
+                )
+            prepared = PreparedPrompt(self.decode(prompt), prompt, 0, {})
+        if not prepared.prompt_tokens:
+            raise BadRequestError("prompt: it is empty, and this model needs a token to go on from",
+                                  param="prompt")  # fmt: skip
+        return prepared
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """What a token stands for; see `Vocabulary.token_bytes`."""
-        return self._vocabulary.token_bytes(token_id)
+
+class CheckpointModel(ABC):
+    """What models of all engines share. Its subclasses run the forward passes.
+
+    Args:
+        checkpoints: one, or several over the same base.
+        kv_tokens: tokens that the cache may hold; bounds the contexts.
+    """
+
+    def __init__(self, *checkpoints: LoadedCheckpoint, kv_tokens: int | None = None) -> None:
+        self._kv_tokens = kv_tokens
+        self._checkpoint = checkpoints[0]  # for what they have in common
+        self._model: Any = checkpoints[0].model
+        self._served: dict[str, ServedCheckpoint] = {}
+        for checkpoint in checkpoints:
+            self.admit(checkpoint)
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """What they are."""
+        return tuple(served.checkpoint.card for served in self._served.values())
+
+    def serving(self, model: str) -> ServedCheckpoint:
+        """One of them, by name.
+
+        Raises:
+            ModelNotFoundError: it is not, or no longer, among them.
+        """
+        served = self._served.get(model)
+        if served is None:
+            raise ModelNotFoundError(f"{model!r} is not served here any more", param="model")
+        return served
+
+    def admit(self, checkpoint: LoadedCheckpoint) -> None:
+        """Serves another one over the same base."""
+        served = ServedCheckpoint(checkpoint, kv_tokens=self._kv_tokens)
+        self._served = {**self._served, checkpoint.card.name: served}
+
+    def dismiss(self, name: str) -> LoadedCheckpoint:
+        """Serves it no longer; what runs may end."""
+        kept = dict(self._served)
+        gone = kept.pop(name).checkpoint
+        self._served = kept
+        return gone
+
+    def release(self, checkpoint: LoadedCheckpoint) -> None:
+        """Frees what was a dismissed one's own. On the model's thread, once nothing uses it."""
+        checkpoint.release()
+
+    def prepare(self, request: GenerationRequest) -> EnginePrompt:
+        """Prompt and pixels, on the CPU."""
+        served = self.serving(request.model)
+        prepared = served.prepare(request)
+        digests = image_digests(request.images, request.image_process_mode)
+        return EnginePrompt(prepared, served, digests)
+
+    def preview(self, request: GenerationRequest) -> PromptView:
+        """What it would be asked, and its images as its encoder gets them."""
+        return self.serving(request.model).preview(request)
 
     def device_memory_bytes(self) -> int | None:
         """What torch holds on an accelerator."""
@@ -114,43 +196,27 @@ class CheckpointModel(ABC):
         The first forward passes on a device load kernels, which no user should wait for; and a
         model that cannot run at all fails here, before it is called ready.
         """
-        parts: list[ContentPart] = [TextPart(text="Hello")]
-        images: tuple[Image.Image, ...] = ()
-        if self._checkpoint.prompting.takes_images:
-            parts.append(ImagePart(image_url=ImageUrl(url="data:,")))
-            images = (Image.new("RGB", (64, 64), "white"),)
-        request = GenerationRequest(
-            request_id="warm-up",
-            model=self.card.name,
-            messages=(ChatMessage(role="user", content=parts),),
-            images=images,
-        )
-        self._two_tokens(self.prepare(request))
+        for served in self._served.values():
+            parts: list[ContentPart] = [TextPart(text="Hello")]
+            images: tuple[Image.Image, ...] = ()
+            if served.checkpoint.prompting.takes_images:
+                parts.append(ImagePart(image_url=ImageUrl(url="data:,")))
+                images = (Image.new("RGB", (64, 64), "white"),)
+            request = GenerationRequest(
+                request_id="warm-up",
+                model=served.checkpoint.card.name,
+                messages=(ChatMessage(role="user", content=parts),),
+                images=images,
+            )
+            self._two_tokens(self.prepare(request))
 
-    def _sampler(self, sampling: SamplingParams, prepared: PreparedPrompt) -> Sampler:
+    def _sampler(self, sampling: SamplingParams, prompt: EnginePrompt) -> Sampler:
         """How an answer's tokens are chosen."""
-        return self._samplers.sampler(sampling, prepared.input_ids, prepared.stop_token_ids)
-
-    def _prepare_prompt(self, prompt: str | tuple[int, ...]) -> PreparedPrompt:
-        """A prompt that is continued as it is."""
-        if isinstance(prompt, str):
-            prepared = self._checkpoint.prompting.prepare_text(prompt, ())
-        else:
-            self._samplers.require_ids("prompt", prompt)
-            if self._checkpoint.image_token_id in prompt:
-                raise BadRequestError(
-                    "prompt: images have no token ids of their own; send them to "
-                    "/v1/chat/completions",
-                    param="prompt",
-                )
-            prepared = PreparedPrompt(self.decode(prompt), prompt, 0, {})
-        if not prepared.prompt_tokens:
-            raise BadRequestError("prompt: it is empty, and this model needs a token to go on from",
-                                  param="prompt")  # fmt: skip
-        return prepared
+        prepared = prompt.prepared
+        return prompt.served.samplers.sampler(sampling, prepared.input_ids, prepared.stop_token_ids)
 
     @abstractmethod
-    def _two_tokens(self, prepared: PreparedPrompt) -> None:
+    def _two_tokens(self, prompt: EnginePrompt) -> None:
         """An answer of two tokens, by the passes that answers are made of."""
 
     def _translate(self, exc: RuntimeError) -> ParagoneError | None:
@@ -166,12 +232,20 @@ class CheckpointModel(ABC):
         return None
 
     def _out_of_memory(self, reason: str) -> OutOfMemoryError:
-        free = "an unknown number of"
         if self._checkpoint.device.type == "cuda":
             torch.cuda.empty_cache()
-            free = str(torch.cuda.mem_get_info(self._checkpoint.device)[0])
-        first_line = reason.strip().splitlines()[0]
+        free = free_bytes(self._checkpoint.device)
+        needed = _needed(reason)
         return OutOfMemoryError(
-            f"The device has too little memory for this request ({first_line}); {free} bytes are "
-            f"free now. Shorten the conversation, send fewer images, or set max_tokens"
+            f"The device has too little memory for this request: {needed} needed, {free} bytes "
+            f"free. Shorten the conversation, send fewer images, or set max_tokens"
         )
+
+
+def _needed(reason: str) -> str:
+    """How much memory torch could not get, in its own words."""
+    for pattern in (_CPU_ALLOCATION, _CUDA_ALLOCATION):
+        match = pattern.search(reason)
+        if match is not None:
+            return match[1]
+    return reason.strip().splitlines()[0]

@@ -18,11 +18,14 @@ from controller.protocol.errors import (
     ParagoneError,
 )
 from worker.engine.answer import Answer
-from worker.engine.protocol import Finished, GenerationEvent, GenerationRequest
+from worker.engine.protocol import Finished, GenerationEvent, GenerationRequest, Reuse
 from worker.engine.scheduler import Ticket
 from worker.engine.timing import Timing
 
 _log = logging.getLogger(__name__)
+
+# Of answers of any length, the tokens that there is to be memory for before they begin.
+FIRST_ANSWER_TOKENS = 256
 
 
 class Prepared(Protocol):
@@ -54,6 +57,28 @@ class Prepared(Protocol):
         ...
 
 
+class Served(Protocol):
+    """What answers of one of an engine's models need to know of it."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        ...
+
+    @property
+    def end_token_ids(self) -> Set[int]:
+        """Tokens that end an answer."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Ids to text, special tokens left out. Called on the model's thread."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for. Called on the model's thread."""
+        ...
+
+
 PreparedT = TypeVar("PreparedT", bound=Prepared)
 
 
@@ -62,6 +87,7 @@ class Job(Generic[PreparedT]):
     """An accepted request. ``aborted`` is read by the model's thread before each step."""
 
     request: GenerationRequest
+    served: Served
     ticket: Ticket
     timing: Timing
     # The request's own, so that its id is on the log lines of the other threads too.
@@ -69,6 +95,7 @@ class Job(Generic[PreparedT]):
     events: asyncio.Queue[GenerationEvent | ParagoneError] = field(default_factory=asyncio.Queue)
     aborted: threading.Event = field(default_factory=threading.Event)
     prepared: PreparedT | None = None
+    reuse: Reuse = field(default_factory=Reuse)  # the model's thread's
 
     @property
     def prompt(self) -> PreparedT:
@@ -93,11 +120,24 @@ class Job(Generic[PreparedT]):
             param="timeout",
         )
 
-    def max_answer_tokens(self, context_length: int) -> int:
+    @property
+    def max_answer_tokens(self) -> int:
         """The most tokens that its answer may have: what was asked for, or what fits."""
-        room = context_length - self.prompt.prompt_tokens
+        room = self.served.context_length - self.prompt.prompt_tokens
         asked = self.request.sampling.max_tokens
         return room if asked is None else min(room, asked)
+
+    @property
+    def expected_tokens(self) -> int:
+        """The tokens that it is let in for, prompt and answer.
+
+        Where nobody said how long the answer may get, it is let in for the beginning: most answers
+        end long before the context, and one that does not may have to give way for a while.
+        """
+        answer = self.max_answer_tokens
+        if self.request.sampling.max_tokens is None:
+            answer = min(answer, FIRST_ANSWER_TOKENS)
+        return self.prompt.prompt_tokens + answer
 
     def finished(self, answer: Answer, now: float) -> Finished:
         """Its last event; an answer that has not ended by itself was aborted."""
@@ -106,10 +146,16 @@ class Job(Generic[PreparedT]):
             prompt_tokens=prompt.prompt_tokens,
             completion_tokens=answer.token_count,
             total_tokens=prompt.prompt_tokens + answer.token_count,
-            prompt_tokens_details=PromptTokensDetails(image_tokens=prompt.image_tokens),
+            prompt_tokens_details=PromptTokensDetails(
+                image_tokens=prompt.image_tokens, cached_tokens=self.reuse.cached_tokens
+            ),
         )
         reason = answer.finish_reason or FinishReason.ABORT
-        return Finished(reason, usage, self.timing.metrics(now), answer.stop_reason)
+        metrics = self.timing.metrics(now)
+        hits, encoded = self.reuse.image_cache_hits, self.reuse.encoded_images
+        if hits or encoded:
+            metrics = metrics.model_copy(update={"image_cache_hits": hits})
+        return Finished(reason, usage, metrics, answer.stop_reason)
 
 
 def shutting_down() -> DrainingError:

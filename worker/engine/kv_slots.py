@@ -6,9 +6,14 @@ the attention mask says how much of its row it may see.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from worker.engine.batch import KVFullError
+from worker.engine.prefix_cache import KVPiece
 
 # Rows' lengths are rounded up to multiples of this, so that memory is not moved for each token.
 LENGTH_STEP = 64
@@ -60,10 +65,30 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
         self.keys[slot, :, :tokens] = keys[0]
         self.values[slot, :, :tokens] = values[0]
 
-    def reserve(self, like: torch.Tensor, slots: int, length: int) -> None:
-        """Makes room, and keeps what is there."""
-        self.keys = _grown(self.keys, like, slots, length)
-        self.values = _grown(self.values, like, slots, length)
+    def resize(
+        self, like: tuple[torch.Tensor, torch.Tensor] | None, slots: int, length: int
+    ) -> None:
+        """Makes room, or gives it back, and keeps what fits.
+
+        Args:
+            like: keys and values of the layer, where it has none yet.
+            slots: rows that there is to be memory for.
+            length: tokens of each.
+        """
+        keys, values = (self.keys, self.values) if like is None else like
+        if keys is None or values is None:
+            raise RuntimeError("a layer without memory needs a pattern for it")
+        self.keys = _resized(self.keys, keys, slots, length)
+        self.values = _resized(self.values, values, slots, length)
+
+    def piece(self, slot: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of some of a slot's tokens, each ``(1, heads, tokens, head_dim)``."""
+        if self.keys is None or self.values is None:
+            raise RuntimeError("a slot is stored before it is read")
+        return (
+            self.keys[slot : slot + 1, :, start:stop].clone(),
+            self.values[slot : slot + 1, :, start:stop].clone(),
+        )
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copies one slot's tokens over another's."""
@@ -93,10 +118,17 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
 
     Args:
         num_layers: of the language model.
+        window: tokens that layers with a sliding window look back, themselves included.
+        admit: whether there may be memory for so many tokens; asked before it is taken, and told
+            whether it is worth giving up other memory for.
     """
 
-    def __init__(self, num_layers: int) -> None:
+    def __init__(
+        self, num_layers: int, *, window: int | None = None, admit: Callable[[int, bool], bool]
+    ) -> None:
         super().__init__(layers=[SlotLayer() for _ in range(num_layers)])
+        self._window = window
+        self._admit = admit
         self._slots = 0  # that there is memory for
         self._length = 0  # tokens that a slot has memory for
 
@@ -105,20 +137,28 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         """Tokens that there is memory for, all slots together."""
         return self._slots * self._length
 
-    def store(self, slot: int, prompt: DynamicCache) -> None:
-        """Takes a prompt's keys and values over; the prompt's own memory is freed on the way.
+    def store(self, slot: int, prompt: DynamicCache, longest: int) -> None:
+        """Takes over a prompt's keys and values, which stay the prompt's too.
 
         Args:
             slot: the first free one.
             prompt: a cache of one row.
+            longest: tokens of the longest row in the slots before.
+
+        Raises:
+            KVFullError: there is no memory for it; nothing has changed.
         """
         tokens = prompt.get_seq_length()
-        self._reserve(prompt.layers[0].keys, slot + 1, tokens + 1)
+        like = None
+        if not self._slots:
+            like = [(layer.keys, layer.values) for layer in prompt.layers]
+        self._reserve(slot + 1, max(tokens, longest) + 1, like)
         for layer, source in zip(self.layers, prompt.layers, strict=True):
             layer.store(slot, source.keys, source.values)
-            source.keys = source.values = None
 
-    def begin_step(self, lengths: torch.Tensor, longest: int) -> torch.Tensor:
+    def begin_step(
+        self, lengths: torch.Tensor, longest: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Says where the new tokens of the first rows go.
 
         Args:
@@ -126,14 +166,27 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
             longest: the largest of them, as a number.
 
         Returns:
-            The mask of the step, ``(rows, 1, 1, span)``: True where a row may look.
+            The masks of the step, ``(rows, 1, 1, span)``, True where a row may look: of layers
+            that look at everything, and of those with a window, where the model has one.
+
+        Raises:
+            KVFullError: there is no memory for another token of each; nothing has changed.
         """
-        span = _rounded(longest + 1)
-        self._reserve(self.layers[0].keys, len(lengths), span)
+        self._reserve(len(lengths), longest + 1)
+        span = rounded(longest + 1)
         for layer in self.layers:
             layer.positions, layer.span = lengths, span
-        seen: torch.Tensor = torch.arange(span, device=lengths.device) <= lengths[:, None]
-        return seen[:, None, None]
+        places = torch.arange(span, device=lengths.device)
+        seen: torch.Tensor = places <= lengths[:, None]
+        if self._window is None:
+            return seen[:, None, None], None
+        near = seen & (places > lengths[:, None] - self._window)
+        return seen[:, None, None], near[:, None, None]
+
+    def piece(self, slot: int, start: int, stop: int) -> KVPiece:
+        """A copy of some of a row's tokens."""
+        pairs = [layer.piece(slot, start, stop) for layer in self.layers]
+        return KVPiece(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs))
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copies a row to another slot."""
@@ -146,27 +199,41 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
             layer.clear()
         self._slots = self._length = 0
 
-    def _reserve(self, like: torch.Tensor, slots: int, length: int) -> None:
+    def _reserve(
+        self,
+        slots: int,
+        length: int,
+        like: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> None:
+        """Memory for the first ``slots`` rows, of ``length`` tokens."""
         if slots <= self._slots and length <= self._length:
             return
-        # Half as much again, so that growing costs little in all.
-        if slots > self._slots:
-            slots = max(slots, self._slots + self._slots // 2)
-        if length > self._length:
-            length = _rounded(max(length, self._length + self._length // 2))
-        slots, length = max(slots, self._slots), max(length, self._length)
-        for layer in self.layers:  # one after another, so that only one is there twice
-            layer.reserve(like, slots, length)
-        self._slots, self._length = slots, length
+        # Half as much again, so that growing costs little in all; where that does not fit, what is
+        # needed, and no more of what rows have left behind.
+        size = (_ample(slots, self._slots), rounded(_ample(length, self._length)))
+        if not self._admit(size[0] * size[1], False):
+            size = (slots, rounded(length))
+            if not self._admit(size[0] * size[1], True):
+                raise KVFullError(f"{size[0]} rows of {size[1]} tokens")
+        for index, layer in enumerate(self.layers):
+            # One after another, so that only one is there twice.
+            layer.resize(None if like is None else like[index], *size)
+        self._slots, self._length = size
 
 
-def _rounded(length: int) -> int:
+def rounded(length: int) -> int:
+    """A length as memory is taken for it."""
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
-def _grown(old: torch.Tensor | None, like: torch.Tensor, slots: int, length: int) -> torch.Tensor:
+def _ample(needed: int, there: int) -> int:
+    return there if needed <= there else max(needed, there + there // 2)
+
+
+def _resized(old: torch.Tensor | None, like: torch.Tensor, slots: int, length: int) -> torch.Tensor:
     # Zeros, as what is masked still takes part in a product, and memory may hold NaN.
     new = like.new_zeros(slots, like.shape[1], length, like.shape[3])
     if old is not None:
-        new[: old.shape[0], :, : old.shape[2]] = old
+        kept, tokens = min(slots, old.shape[0]), min(length, old.shape[2])
+        new[:kept, :, :tokens] = old[:kept, :, :tokens]
     return new

@@ -80,6 +80,15 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Reuse:
+    """What of a prompt did not have to be computed, as it had been before."""
+
+    cached_tokens: int = 0  # of which keys and values were there
+    image_cache_hits: int = 0  # images whose features were there
+    encoded_images: int = 0  # images that went through the vision tower
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The request has a place in the queue and its prompt fits. Always the first event."""
 
@@ -122,6 +131,29 @@ class PromptView:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheMemory:
+    """What an engine may hold besides the model, in bytes. None: it decides by what is free."""
+
+    kv_bytes: int | None = None  # keys and values of rows and of what is kept
+    prefix_bytes: int | None = None  # of which for what is kept for later; None: half
+    image_bytes: int = 256 * 2**20  # features of images
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What caches hold and found since the start."""
+
+    kv_tokens: int | None = None  # that there is memory for; None: as many as fit
+    kv_used_tokens: int = 0  # that rows and prefixes have taken memory for
+    prefix_queries: int = 0  # tokens of prompts that were looked for
+    prefix_hits: int = 0  # and found
+    image_queries: int = 0  # images that were looked for
+    image_hits: int = 0  # and found
+    image_bytes: int = 0  # of features that are kept
+    preemptions: int = 0  # answers that gave up their memory for others
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """How busy an engine is, and what it has done since it started."""
 
@@ -131,6 +163,7 @@ class EngineStats:
     decode_steps: int  # forward passes after the prefill, all requests together
     tokens_per_second: float | None  # over recent answers, all streams together
     device_memory_bytes: int | None = None  # that the model and its caches hold
+    caches: CacheStats | None = None  # None where nothing is kept between requests
 
 
 class Engine(Protocol):

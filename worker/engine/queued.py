@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
@@ -22,9 +22,17 @@ from controller.protocol.errors import (
 )
 from controller.protocol.fleet import ModelCard
 from worker.engine.answer import Answer
-from worker.engine.job import Job, Prepared, PreparedT, internal_error, shutting_down
+from worker.engine.job import (
+    Job,
+    Prepared,
+    PreparedT,
+    Served,
+    internal_error,
+    shutting_down,
+)
 from worker.engine.protocol import (
     Accepted,
+    CacheStats,
     EngineStats,
     Finished,
     GenerationEvent,
@@ -48,21 +56,19 @@ T = TypeVar("T")
 
 
 class ServedModel(Protocol[PreparedT_co]):
-    """What every engine asks of its model."""
+    """What every engine asks of its model, which may be several over one base."""
 
     @property
-    def card(self) -> ModelCard:
-        """What it is."""
+    def cards(self) -> tuple[ModelCard, ...]:
+        """What it is, by each of its names."""
         ...
 
-    @property
-    def context_length(self) -> int:
-        """Tokens that prompt and answer may have together."""
-        ...
+    def serving(self, model: str) -> Served:
+        """One of them.
 
-    @property
-    def end_token_ids(self) -> Set[int]:
-        """Tokens that end an answer."""
+        Raises:
+            ModelNotFoundError: there is none of that name, or not any more.
+        """
         ...
 
     def prepare(self, request: GenerationRequest) -> PreparedT_co:
@@ -79,14 +85,6 @@ class ServedModel(Protocol[PreparedT_co]):
         Raises:
             BadRequestError: as `prepare`, or the images cannot be shown.
         """
-        ...
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Ids to text, special tokens left out. Called on the model's thread."""
-        ...
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """What one token stands for. Called on the model's thread."""
         ...
 
     def device_memory_bytes(self) -> int | None:
@@ -127,8 +125,8 @@ class QueuedEngine(ABC, Generic[PreparedT]):
 
     @property
     def models(self) -> tuple[ModelCard, ...]:
-        """The one model."""
-        return (self._served.card,)
+        """What can be asked."""
+        return self._served.cards
 
     def stats(self) -> EngineStats:
         """A snapshot; cheap."""
@@ -139,6 +137,7 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             decode_steps=self._steps,
             tokens_per_second=self._tokens_per_second(),
             device_memory_bytes=self._served.device_memory_bytes(),
+            caches=self._caches(),
         )
 
     def check_room(self, answers: int = 1) -> None:
@@ -149,10 +148,11 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         """See `Engine.generate`."""
         if self._closed:
             raise shutting_down()
+        served = self._served.serving(request.model)
         now = self._clock()
         ticket = self._scheduler.admit(now)
         arrived = now if request.arrived is None else request.arrived
-        job: Job[PreparedT] = Job(request, ticket, Timing(arrived))
+        job: Job[PreparedT] = Job(request, served, ticket, Timing(arrived))
         self._jobs[ticket] = job
         try:
             prepared = await self._in_time(
@@ -164,10 +164,7 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             if job.aborted.is_set():
                 raise shutting_down()
             job.prepared = prepared
-            limit = self._served.context_length
-            self._scheduler.mark_ready(
-                ticket, prepared.prompt_tokens + job.max_answer_tokens(limit)
-            )
+            self._scheduler.mark_ready(ticket, job.expected_tokens)
             self._start_waiting()
             yield Accepted(prepared.prompt_tokens, prepared.image_tokens)
             while True:
@@ -251,12 +248,12 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         prompt, request = job.prompt, job.request
         continues = request.prompt is not None
         return Answer(
-            decode=self._served.decode,
-            token_bytes=self._served.token_bytes,
+            decode=job.served.decode,
+            token_bytes=job.served.token_bytes,
             asked=request.sampling,
-            end_token_ids=self._served.end_token_ids | prompt.stop_token_ids,
+            end_token_ids=job.served.end_token_ids | prompt.stop_token_ids,
             end_strings=prompt.stop_strings,
-            max_tokens=job.max_answer_tokens(self._served.context_length),
+            max_tokens=job.max_answer_tokens,
             context=prompt.input_ids[-CONTEXT_TOKENS:] if continues else (),
         )
 
@@ -266,6 +263,10 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         seconds = sum(duration for _, duration in self._recent)
         return round(tokens / seconds, 2) if seconds > 0 else None
 
+    def _caches(self) -> CacheStats | None:
+        """What is kept between requests."""
+        return None
+
     def _prepare(self, job: Job[PreparedT]) -> PreparedT:
         try:
             prepared = self._served.prepare(job.request)
@@ -273,7 +274,7 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             raise
         except Exception as exc:
             raise internal_error(exc, "preparing the prompt", job.request) from exc
-        limit = self._served.context_length
+        limit = job.served.context_length
         if prepared.prompt_tokens >= limit:
             images = f", {prepared.image_tokens} of them for images," if job.request.images else ""
             raise ContextLengthError(

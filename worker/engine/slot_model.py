@@ -4,87 +4,169 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
-from worker.checkpoint.prompt import PreparedPrompt
+from worker.engine.batchable import Batching, batching_of
 from worker.engine.checkpoint_model import CheckpointModel
-from worker.engine.kv_slots import KVSlots
-from worker.engine.protocol import SamplingParams
+from worker.engine.engine_prompt import EnginePrompt
+from worker.engine.image_features import ImageFeatures
+from worker.engine.kv_slots import LENGTH_STEP, KVSlots, rounded
+from worker.engine.prefix_cache import KVPiece, PrefixCache
+from worker.engine.prefix_tree import Keys
+from worker.engine.prompt_reader import PromptReader, Reading
+from worker.engine.protocol import CacheStats, Reuse, SamplingParams
 from worker.engine.sampler import Sampler
 from worker.engine.sampling_batch import SamplingBatch
 
 if TYPE_CHECKING:
     from worker.checkpoint.load import LoadedCheckpoint
 
+DEFAULT_IMAGE_CACHE_BYTES = 256 * 2**20
+
 
 @dataclass(slots=True, eq=False)
 class SlotRow:
     """An answer in the making.
 
-    While its prompt is read it has a cache of its own, so that it is read exactly as it would be
+    While its tokens are read it has a cache of its own, so that it is read exactly as it would be
     alone; then it has a slot among the others.
     """
 
+    prompt: EnginePrompt
     sampler: Sampler
-    embeddings: torch.Tensor  # (1, tokens, hidden): what is left of the prompt
-    prompt: DynamicCache | None
+    keys: Keys  # of the prompt's tokens
+    reuse: Reuse = field(default_factory=Reuse)
+    reading: Reading | None = None
+    answer: list[int] = field(default_factory=list)
     slot: int | None = None
     length: int = 0  # tokens in its slot
+    shift: int = 0  # of its positions against its tokens' places; not 0 after images of mrope
     last_token: int = 0
 
 
 class SlotModel(CheckpointModel):
-    """A loaded checkpoint as the batched engine runs it.
+    """A loaded checkpoint, or several over one base, as the batched engine runs them.
 
     Args:
-        checkpoint: of a family that `worker.engine.batchable` lets through.
-        kv_tokens: tokens that the cache may hold; bounds the context.
+        checkpoints: of a family that `worker.engine.batchable` lets through.
+        kv_tokens: tokens whose keys and values may be held, those of rows and those that are kept
+            for requests to come; bounds the context. None is no limit.
+        prefix_tokens: how many of them may be kept for requests to come; None: half of them.
+        image_cache_bytes: what the features of images may take.
     """
 
-    def __init__(self, checkpoint: LoadedCheckpoint, *, kv_tokens: int | None = None) -> None:
-        super().__init__(checkpoint)
-        if kv_tokens is not None:
-            self.context_length = min(self.context_length, kv_tokens)
-        self._text_config = self._model.config.get_text_config(decoder=True)
+    def __init__(
+        self,
+        *checkpoints: LoadedCheckpoint,
+        kv_tokens: int | None = None,
+        prefix_tokens: int | None = None,
+        image_cache_bytes: int = DEFAULT_IMAGE_CACHE_BYTES,
+    ) -> None:
+        limit = None if kv_tokens is None else max(LENGTH_STEP, kv_tokens - kv_tokens % LENGTH_STEP)
+        super().__init__(*checkpoints, kv_tokens=limit)
+        self._limit = limit
+        config = self._model.config
+        batching = batching_of(config)
+        if not isinstance(batching, Batching):
+            raise TypeError(f"this model cannot share a batch: {batching}")
+        self._batching = batching
+        if prefix_tokens is None and limit is not None:
+            prefix_tokens = limit // 2
+        self._prefixes = PrefixCache(prefix_tokens)
+        self._images = ImageFeatures(image_cache_bytes)
+        self._reader = PromptReader(self._model, batching, self._prefixes, self._images)
         self._slots: list[SlotRow] = []  # the row of each slot
-        self._kv = KVSlots(self._text_config.num_hidden_layers)
         self._sampling = SamplingBatch()
+        self._reading_tokens = 0  # that rows without a slot hold, or will soon
+        self._kv = KVSlots(
+            config.get_text_config(decoder=True).num_hidden_layers,
+            window=batching.window,
+            admit=self._admit,
+        )
 
     @property
     def kv_reserved_tokens(self) -> int:
         """Tokens that the rows' cache has memory for now."""
         return self._kv.reserved_tokens
 
-    def open(self, prepared: PreparedPrompt, sampling: SamplingParams) -> SlotRow:
-        """See `BatchModel.open`."""
-        with self._translated(), torch.inference_mode():
-            embeddings = self._embed(prepared)
-        return SlotRow(
-            sampler=self._sampler(sampling, prepared),
-            embeddings=embeddings,
-            prompt=DynamicCache(config=self._text_config),
+    def cache_stats(self) -> CacheStats:
+        """What the caches hold and found."""
+        return CacheStats(
+            kv_tokens=self._limit,
+            kv_used_tokens=self._kv.reserved_tokens + self._reading_tokens + self._prefixes.tokens,
+            prefix_queries=self._prefixes.queries,
+            prefix_hits=self._prefixes.hits,
+            image_queries=self._images.encoded + self._images.hits,
+            image_hits=self._images.hits,
+            image_bytes=self._images.num_bytes,
         )
+
+    def has_room(self, tokens: int) -> bool:
+        """See `BatchModel.has_room`: with some tokens to grow, so that it lasts."""
+        if self._limit is None:
+            return True
+        longest = max([tokens, *(row.length for row in self._slots)])
+        wanted = (len(self._slots) + 1) * rounded(longest + LENGTH_STEP)
+        return wanted + self._reading_tokens <= self._limit
+
+    def open(self, prompt: EnginePrompt, sampling: SamplingParams) -> SlotRow:
+        """See `BatchModel.open`."""
+        row = SlotRow(
+            prompt=prompt,
+            sampler=self._sampler(sampling, prompt),
+            keys=self._reader.keys(prompt),
+        )
+        self.reopen(row)
+        return row
+
+    def reopen(self, row: SlotRow) -> None:
+        """See `BatchModel.reopen`."""
+        keys = self._keys(row)
+        self._reading_tokens += len(keys)
+        try:
+            self._fit_prefixes()
+            with self._translated(), torch.inference_mode():
+                row.reading, row.reuse = self._reader.begin(row.prompt, keys, row.answer)
+        except BaseException:
+            self._reading_tokens -= len(keys)
+            raise
+
+    def unread(self, row: SlotRow) -> int:
+        """See `BatchModel.unread`."""
+        return 0 if row.reading is None else row.reading.unread
+
+    def reuse(self, row: SlotRow) -> Reuse:
+        """See `BatchModel.reuse`."""
+        return row.reuse
 
     def prefill(self, row: SlotRow, max_tokens: int) -> int | None:
         """See `BatchModel.prefill`."""
+        reading = row.reading
+        if reading is None:
+            raise RuntimeError("a row is opened before it is read")
         with self._translated(), torch.inference_mode():
-            part = row.embeddings[:, :max_tokens]
-            logits = self._forward(inputs_embeds=part, past_key_values=row.prompt)
-            row.embeddings = row.embeddings[:, max_tokens:]
-            if row.embeddings.shape[1]:
+            row.prompt.checkpoint.use()
+            logits = self._reader.read(reading, max_tokens)
+            if logits is None:
                 return None
-            if row.prompt is None:
-                raise RuntimeError("a prompt is read once")
-            row.length = row.prompt.get_seq_length()
-            self._kv.store(len(self._slots), row.prompt)
-            row.slot, row.prompt = len(self._slots), None
+            keys = self._keys(row)
+            self._prefixes.keep(
+                row.prompt.checkpoint.text_identity, keys, lambda start: _cut(reading.cache, start)
+            )
+            # What is in the slot is there twice for a moment, and counted once.
+            self._stop_reading(row)
+            self._fit_prefixes()
+            longest = max((other.length for other in self._slots), default=0)
+            self._kv.store(len(self._slots), reading.cache, longest)
+            row.slot, row.length, row.shift = len(self._slots), len(keys), reading.shift
             self._slots.append(row)
-            (row.last_token,) = self._sampling.sample([row.sampler], logits)
-            return row.last_token
+            (token,) = self._sampling.sample([row.sampler], logits)
+            return self._said(row, token)
 
     def step(self, rows: Sequence[SlotRow]) -> list[int]:
         """See `BatchModel.step`."""
@@ -92,60 +174,98 @@ class SlotModel(CheckpointModel):
             raise ValueError(f"{len(rows)} rows to step, and {len(self._slots)} are open")
         with self._translated(), torch.inference_mode():
             device = self._checkpoint.device
-            lengths = [row.length for row in self._slots]
-            positions = torch.tensor(lengths, device=device)
-            last = torch.tensor([[row.last_token] for row in self._slots], device=device)
-            logits = self._forward(
-                input_ids=last,
-                attention_mask=self._kv.begin_step(positions, max(lengths)),
-                position_ids=positions[:, None],
+            numbers = [(row.length, row.last_token, row.shift) for row in self._slots]
+            lengths, last, shifts = torch.tensor(numbers, device=device).T
+            full, near = self._kv.begin_step(lengths, max(row.length for row in self._slots))
+            if self._checkpoint.adapters is not None:
+                self._checkpoint.adapters.use_rows(
+                    [row.prompt.checkpoint.adapter for row in self._slots]
+                )
+            logits = self._reader.forward(
+                input_ids=last[:, None],
+                attention_mask=self._batching.mask(full, near),
+                position_ids=(lengths + shifts)[:, None],
                 past_key_values=self._kv,
             )
             tokens = self._sampling.sample([row.sampler for row in self._slots], logits)
         for row, token in zip(self._slots, tokens, strict=True):
             row.length += 1
-            row.last_token = token
+            self._said(row, token)
         return [row.last_token for row in rows]
+
+    def preempt(self, row: SlotRow) -> None:
+        """See `BatchModel.preempt`."""
+        self._leave_slot(row)
+        self._stop_reading(row)
 
     def close(self, row: SlotRow) -> None:
         """See `BatchModel.close`."""
-        row.prompt = None
+        self._leave_slot(row)
+        self._stop_reading(row)
+
+    def release_caches(self) -> bool:
+        """See `BatchModel.release_caches`."""
+        freed = self._prefixes.shrink_to(0) + self._images.release()
+        return freed > 0
+
+    def release(self, checkpoint: LoadedCheckpoint) -> None:
+        """See `CheckpointModel.release`."""
+        self._prefixes.forget(checkpoint.text_identity)
+        super().release(checkpoint)
+
+    def _said(self, row: SlotRow, token: int) -> int:
+        row.answer.append(token)
+        row.last_token = token
+        return token
+
+    def _keys(self, row: SlotRow) -> Keys:
+        """Of the prompt and what was said so far."""
+        return np.concatenate([row.keys, np.asarray(row.answer, dtype=np.int64)])
+
+    def _leave_slot(self, row: SlotRow) -> None:
         if row.slot is None:
             return
-        # The last row fills the gap, so that the rows of a step always lie together.
-        last = self._slots.pop()
-        if last is not row:
-            with torch.inference_mode():
-                self._kv.move(len(self._slots), row.slot, last.length)
-            self._slots[row.slot], last.slot = last, row.slot
-        row.slot = None
+        slot, row.slot = row.slot, None
+        with torch.inference_mode():
+            self._prefixes.keep(
+                row.prompt.checkpoint.text_identity,
+                self._keys(row)[: row.length],
+                lambda start: self._kv.piece(slot, start, row.length),
+            )
+            # The last row fills the gap, so that the rows of a step always lie together.
+            last = self._slots.pop()
+            if last is not row:
+                self._kv.move(len(self._slots), slot, last.length)
+                self._slots[slot], last.slot = last, slot
         if not self._slots:
             self._kv.clear()
+        self._fit_prefixes()
 
-    def _embed(self, prepared: PreparedPrompt) -> torch.Tensor:
-        """The prompt as the language model takes it, images in their places."""
-        inputs = self._checkpoint.inputs(prepared)
-        ids = inputs.pop("input_ids")
-        model = _unwrapped(self._model)
-        embeddings: torch.Tensor = model.get_input_embeddings()(ids)
-        placeholder = self._checkpoint.image_token_id
-        if placeholder is not None and "pixel_values" in inputs:
-            features = torch.cat(list(model.get_image_features(**inputs).pooler_output))
-            places = ids.eq(placeholder)[..., None]
-            embeddings = embeddings.masked_scatter(places, features.to(embeddings))
-        return embeddings
+    def _stop_reading(self, row: SlotRow) -> None:
+        if row.reading is not None:
+            self._reading_tokens -= row.reading.tokens
+            row.reading = None
 
-    def _forward(self, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - transformers is untyped
-        """Logits of the last positions: ``(rows, vocab_size)``."""
-        output = self._model(use_cache=True, logits_to_keep=1, **inputs)
-        logits: torch.Tensor = output.logits[:, -1]
-        return logits
+    def _admit(self, tokens: int, is_needed: bool) -> bool:
+        """Whether the slots may have memory for so many tokens in all."""
+        if self._limit is None:
+            return True
+        free = self._limit - tokens - self._reading_tokens
+        if is_needed and free >= 0:
+            self._prefixes.shrink_to(free)
+        return free >= self._prefixes.tokens
 
-    def _two_tokens(self, prepared: PreparedPrompt) -> None:
-        row = self.open(prepared, SamplingParams(seed=0))
-        self.prefill(row, prepared.prompt_tokens)
+    def _fit_prefixes(self) -> None:
+        """What is kept for later goes first when memory is short."""
+        if self._limit is not None:
+            self._prefixes.shrink_to(self._limit - self._kv.reserved_tokens - self._reading_tokens)
+
+    def _two_tokens(self, prompt: EnginePrompt) -> None:
+        row = self.open(prompt, SamplingParams(seed=0))
+        self.prefill(row, prompt.prompt_tokens)
         self.step([row])
         self.close(row)
+        self.release_caches()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -158,6 +278,17 @@ class SlotModel(CheckpointModel):
             raise error from exc
 
 
-def _unwrapped(model: Any) -> Any:  # noqa: ANN401 - transformers and PEFT are untyped
-    """The model inside a PEFT model; the adapter's layers are in it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def _cut(cache: DynamicCache, start: int) -> KVPiece:
+    """A prompt's tokens from one on.
+
+    All of them are the cache's own tensors, which nobody else writes to; a part is a copy, so that
+    the whole need not be kept for it.
+    """
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if start == 0 else tensor[:, :, start:].clone()
+
+    layers: Sequence[Any] = cache.layers
+    return KVPiece(
+        tuple(cut(layer.keys) for layer in layers), tuple(cut(layer.values) for layer in layers)
+    )

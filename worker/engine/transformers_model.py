@@ -8,8 +8,8 @@ from contextlib import closing
 import torch
 from transformers import DynamicCache
 
-from worker.checkpoint.prompt import PreparedPrompt
 from worker.engine.checkpoint_model import CheckpointModel
+from worker.engine.engine_prompt import EnginePrompt
 from worker.engine.protocol import SamplingParams
 from worker.engine.sampling_batch import SamplingBatch
 
@@ -25,20 +25,20 @@ class TransformersModel(CheckpointModel):
     cut off after any step.
     """
 
-    def tokens(self, prepared: PreparedPrompt, sampling: SamplingParams) -> Generator[int]:
+    def tokens(self, prompt: EnginePrompt, sampling: SamplingParams) -> Generator[int]:
         """Token after token; see `SequentialModel.tokens`."""
-        samplers, batch = [self._sampler(sampling, prepared)], SamplingBatch()
+        samplers, batch = [self._sampler(sampling, prompt)], SamplingBatch()
         cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
         try:
-            inputs = self._checkpoint.inputs(prepared)
+            inputs = prompt.checkpoint.inputs(prompt.prepared)
             later = {name: inputs[name][:, -1:] for name in _EVERY_STEP if name in inputs}
-            logits = self._forward(cache, **inputs)
+            logits = self._forward(prompt, cache, **inputs)
             del inputs
             while True:
                 (token_id,) = batch.sample(samplers, logits)
                 yield token_id
                 last = torch.tensor([[token_id]], device=self._checkpoint.device)
-                logits = self._forward(cache, input_ids=last, **later)
+                logits = self._forward(prompt, cache, input_ids=last, **later)
         except RuntimeError as exc:
             error = self._translate(exc)
             if error is None:
@@ -46,13 +46,16 @@ class TransformersModel(CheckpointModel):
             del cache
             raise error from exc
 
-    def _two_tokens(self, prepared: PreparedPrompt) -> None:
-        with closing(self.tokens(prepared, SamplingParams(seed=0))) as tokens:
+    def _two_tokens(self, prompt: EnginePrompt) -> None:
+        with closing(self.tokens(prompt, SamplingParams(seed=0))) as tokens:
             next(tokens), next(tokens)
 
     @torch.inference_mode()
-    def _forward(self, cache: DynamicCache, **inputs: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, prompt: EnginePrompt, cache: DynamicCache, **inputs: torch.Tensor
+    ) -> torch.Tensor:
         """Logits of the last position: ``(1, vocab_size)``. The cache grows by the inputs."""
+        prompt.checkpoint.use()
         output = self._model(past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
         logits: torch.Tensor = output.logits[:, -1]
         return logits
