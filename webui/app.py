@@ -10,17 +10,22 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
+from webui.acts import Acts
 from webui.client import ControllerClient
 from webui.compare import Compare
 from webui.csp import ContentSecurityPolicy
 from webui.gallery import read_gallery
 from webui.heads import Heads
 from webui.page import ASSETS, TITLE, Component, build_page, theme
+from webui.panels import Panels
+from webui.person import PersonCookie
+from webui.routes import chat_routes
 from webui.runs import RunRegistry
 from webui.settings import WebSettings
 from webui.store import Bounds, ConversationStore
 from webui.toolkit import gr
 from webui.uploads import UploadLimits
+from webui.view import View
 from webui.watch import FleetWatch
 
 _HOUR_SECONDS = 3600
@@ -67,9 +72,11 @@ class WebApp:
             title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan
         )
         self.asgi.add_middleware(ContentSecurityPolicy)
+        self.asgi.add_middleware(PersonCookie)
         self.asgi.add_middleware(RequestIdMiddleware)
         install_errors(self.asgi)
         install_health(self.asgi, not_ready_reason=lambda: self._watch.catalogue.problem)
+        self.asgi.include_router(chat_routes(self.store.images))
         if settings.examples.is_dir():
             images = StaticFiles(directory=settings.examples)
             self.asgi.mount("/examples", images, name="examples")
@@ -100,21 +107,33 @@ class WebApp:
             fill_height=True,
             delete_cache=(_HOUR_SECONDS, _UPLOADS_KEPT_SECONDS),
         )
+        limits = UploadLimits(
+            max_bytes=settings.max_upload_mib * 2**20,
+            max_pixels=int(settings.max_image_megapixels * 1e6),
+        )
         with demo:
             page = build_page(gallery, refresh_seconds=settings.refresh_seconds)
-            compare = Compare(
+            heads = Heads(page, self._watch)
+            view = View(page, heads)
+            acts = Acts(
                 page,
+                view,
                 store=self.store,
                 runs=self.runs,
-                heads=Heads(page, self._watch),
+                panels=Panels(self._client, has_key=settings.api_key is not None),
+                limits=limits,
+            )
+            Compare(
+                page,
+                view=view,
+                acts=acts,
+                store=self.store,
+                runs=self.runs,
+                heads=heads,
                 gallery=gallery,
                 examples_folder=settings.examples.resolve(),
-                limits=UploadLimits(
-                    max_bytes=settings.max_upload_mib * 2**20,
-                    max_pixels=int(settings.max_image_megapixels * 1e6),
-                ),
-            )
-            compare.connect(demo)
+                limits=limits,
+            ).connect(demo)
         # 40 by default, generators included; it is read by queue() and has no argument here.
         demo.max_threads = _MAX_EVENTS
         demo.queue(max_size=_MAX_QUEUED_EVENTS, api_open=False)

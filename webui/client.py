@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from controller.protocol.chat import ChatCompletionChunk
 from controller.protocol.errors import ErrorBody
 from controller.protocol.fleet import FleetView
+from controller.protocol.preview import Preview
 from controller.protocol.sse import DONE, Decoder
 
 _DONE_DATA = DONE.decode().removeprefix("data: ").strip()
@@ -126,6 +127,34 @@ class ControllerClient:
             "controller is killed. What had arrived is kept. Ask again.",
             code="stream_broken",
         )
+
+    async def preview(self, body: bytes) -> Preview:
+        """What a model would be given: its prompt, and the images as its encoder sees them.
+
+        Args:
+            body: a `PreviewRequest`, as JSON.
+
+        Raises:
+            ControllerError: refused, or the model's server has no such route.
+        """
+        try:
+            response = await self._http.post(
+                "/v1/preview", content=body, headers={"content-type": "application/json"}
+            )
+        except httpx.ReadTimeout as exc:
+            raise self._silent() from exc
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        if response.status_code != httpx.codes.OK:
+            raise _error_of(response)
+        try:
+            return Preview.model_validate_json(response.content)
+        except ValidationError as exc:
+            raise ControllerError(
+                "What serves this model does not tell what it sees: that is known of Paragone's "
+                "own workers alone.",
+                code="bad_preview",
+            ) from exc
 
     @asynccontextmanager
     async def _open(self, body: bytes) -> AsyncIterator[httpx.Response]:

@@ -1,34 +1,37 @@
-"""What the Compare page does: asks, streams, stops, and follows the fleet.
+"""What the Compare page does: opens, asks, streams, stops, and follows the fleet.
 
 One stage event puts the question into the conversation, then one generator streams all columns:
-several generators on one trigger would run one after another in the browser.
+several generators on one trigger would run one after another in the browser. What the small buttons
+do is in `webui.acts`, what is shown in `webui.view`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from webui.chat_view import chat_messages
-from webui.conversation import MAX_COLUMNS, Answer, Conversation
-from webui.figures import figures_html
+from webui.acts import Acts, Pressed, read_act
+from webui.answer import Answer
+from webui.conversation import Conversation
+from webui.deep_link import DeepLink
 from webui.gallery import Gallery
 from webui.heads import Heads, Updates
+from webui.language import language_of
 from webui.page import Component, Page, Tab
-from webui.questions import RefusedError, read_question, read_sampling
-from webui.runs import BusyError, Run, RunRegistry
-from webui.sampler import FIGURE_PACES, TEXT_PACES, Sampler
+from webui.person import person_of
+from webui.questions import RefusedError, read_overrides, read_question, read_sampling
+from webui.runs import BusyError, RunRegistry
+from webui.settings_view import settings_updates
 from webui.store import ConversationStore, StoreError
 from webui.toolkit import gr
 from webui.uploads import UploadError, UploadLimits
+from webui.view import View
 
 Result = Any  # `Updates`, or ``gr.skip()``, which has no type that a checker can see
+_REFUSALS = (RefusedError, BusyError, UploadError, StoreError)
 
 
 class Compare:
@@ -36,6 +39,8 @@ class Compare:
 
     Args:
         page: the components.
+        view: what tabs show.
+        acts: what the small buttons do.
         store: where conversations are kept.
         runs: the questions under way.
         heads: of the columns; they follow the fleet.
@@ -48,6 +53,8 @@ class Compare:
         self,
         page: Page,
         *,
+        view: View,
+        acts: Acts,
         store: ConversationStore,
         runs: RunRegistry,
         heads: Heads,
@@ -56,6 +63,8 @@ class Compare:
         limits: UploadLimits,
     ) -> None:
         self._page = page
+        self._view = view
+        self._acts = acts
         self._store = store
         self._runs = runs
         self._heads = heads
@@ -65,182 +74,210 @@ class Compare:
 
     def connect(self, demo: Component) -> None:
         """Ties the handlers to the components' events; call it inside ``gr.Blocks``."""
-        page = self._page
+        page, view = self._page, self._view
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         streaming = {
             "show_progress": "hidden",
             "api_visibility": "private",
             "concurrency_limit": None,  # bounded by the run registry, which can say so
+            "trigger_mode": "multiple",  # one that shows a run must not keep the next one out
         }
-        texts = [part for column in page.columns for part in (column.chat, column.figures)]
-        stops = [column.stop for column in page.columns]
+        where = [page.conversation_id, page.tab]
+        settings = page.settings.inputs()
+        answering, everything = view.answering(), view.all()
         heads = self._heads.outputs()
-        identity = [page.conversation_id, page.address]
-        answering = [page.composer, *texts, *stops]
-        everything = [*dict.fromkeys([*identity, page.notice, page.examples, *heads, *answering])]
         demo.load(self.open_page, [page.tab], everything, **quick).then(
-            self.follow, [page.conversation_id, page.tab], answering, **streaming
+            self.follow, where, answering, **streaming
         )
-        page.timer.tick(self.refresh, [page.conversation_id, page.tab], heads, **quick)
+        page.timer.tick(self.refresh, where, heads, **quick)
         page.composer.submit(
-            self.ask,
-            [page.conversation_id, page.tab, page.composer, *page.settings.inputs()],
-            [*identity, page.notice, page.examples, *answering],
+            self.ask, [*where, page.composer, *settings], everything, **quick
+        ).then(self.answer, where, answering, **streaming)
+        page.composer.stop(self.stop_all, where, answering, **quick)
+        page.act.change(
+            self.act,
+            [*where, page.act, page.composer, *settings],
+            everything,
+            trigger_mode="multiple",
             **quick,
-        ).then(self.answer, [page.conversation_id, page.tab], answering, **streaming)
-        page.composer.stop(self.stop_all, [page.conversation_id], answering, **quick)
-        page.new_chat.click(self.new_chat, [page.conversation_id, page.tab], everything, **quick)
-        page.num_columns.input(
-            self.set_num_columns,
-            [page.conversation_id, page.tab, page.num_columns],
-            heads,
-            **quick,
-        )
-        page.picked_example.change(
-            self.pick_example, [page.picked_example], [page.composer, page.notice], **quick
-        )
-        for number, column in enumerate(page.columns):
+        ).then(self.answer, where, answering, **streaming)
+        for component in settings:
+            component.input(
+                self.set_settings,
+                [*where, *settings],
+                [page.settings.problem, *heads],
+                trigger_mode="always_last",
+                **quick,
+            )
+        for place, column in enumerate(page.columns):
             column.model.input(
-                partial(self.set_model, number),
-                [page.conversation_id, page.tab, column.model],
-                heads,
+                partial(self.set_model, place),
+                [*where, column.model],
+                [*heads, *answering, *page.settings.outputs()],
                 # The choices change under the server's copy of the component; the name is
                 # checked by the controller anyway.
                 preprocess=False,
                 **quick,
             )
-            column.model.focus(partial(self.open_list, number), [page.tab], None, **quick)
+            column.model.focus(partial(self.open_list, place), [page.tab], None, **quick)
             column.model.blur(partial(self.open_list, None), [page.tab], None, **quick)
-            column.stop.click(
-                partial(self.stop, number), [page.conversation_id], answering, **quick
-            )
 
     async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
         query = request.query_params
+        asked_language = query.get("lang") or request.cookies.get("paragone_language")
+        tab.language = language_of(asked_language, request.headers.get("accept-language", ""))
+        tab.person = person_of(request)
         named = query.get("c", "")
-        conversation = await self._store.get(named)
-        is_lost = conversation is None and bool(named)
+        notice = ""
+        try:
+            conversation = await self._store.get(named)
+        except StoreError as exc:
+            conversation, notice = None, str(exc)
+        composed: dict[str, Any] = {}
         if conversation is None:
-            conversation = Conversation()
-            wanted = [name for name in query.get("models", "").split(",") if name]
-            if wanted:
-                conversation.arrange(wanted)
-                conversation.is_arranged = True
+            if named and not notice:
+                notice = tab.words(
+                    "The chat of this address is no longer kept: it was deleted, or made room for "
+                    "newer ones. This is a new one."
+                )
+            link = DeepLink.read(query)
+            conversation = link.conversation(owner=tab.person)
+            composed, notice = link.composed, notice or link.problem
             await self._store.put(conversation)
-        updates = self._everything(conversation, tab)
-        if is_lost:
-            updates[self._page.notice] = _notice(
-                "The chat of this address is no longer kept: the server was restarted, or the "
-                "chat is old. This is a new one."
+        is_answering = self._runs.get(conversation.id) is not None
+        updates = self._view.everything(conversation, tab, is_answering=is_answering)
+        if composed:
+            updates |= self._view.composed(tab, composed, is_answering=is_answering)
+        if notice:
+            updates |= self._view.notice(notice)
+        elif not _is_own(conversation, tab):
+            updates |= self._view.notice(
+                tab.words(
+                    "This chat is somebody else's and can only be read. Send a question to go on "
+                    "in a copy of your own."
+                )
             )
         return updates
 
-    async def new_chat(self, conversation_id: str, tab: Tab) -> Updates:
-        """An empty conversation over the same columns; what still runs is stopped."""
-        run = self._runs.get(conversation_id)
-        if run is not None:
-            run.stop_all()
-        old = await self._store.get(conversation_id)
-        conversation = old.continued() if old is not None else Conversation()
-        await self._store.put(conversation)
-        return self._everything(conversation, tab) | {
-            self._page.composer: self._composer(is_answering=False, clear=True)
-        }
-
     async def refresh(self, conversation_id: str, tab: Tab) -> Result:
-        """Once a second: what has changed in the fleet since this tab was told."""
+        """Once a second or so: what has changed in the fleet since this tab was told."""
         conversation = await self._store.get(conversation_id)
         if conversation is None:
             return gr.skip()
         return self._heads.updates(conversation, tab) or gr.skip()
 
-    async def set_num_columns(self, conversation_id: str, tab: Tab, num_columns: int) -> Result:
-        """Shows so many columns; the others keep their model and answers, out of sight."""
-        conversation = await self._store.get(conversation_id)
-        if conversation is None:
-            return gr.skip()
-        conversation.num_columns = min(MAX_COLUMNS, max(1, int(num_columns)))
-        conversation.is_arranged = True
-        await self._store.put(conversation)
-        return self._heads.updates(conversation, tab) or gr.skip()
-
-    async def open_list(self, column: int | None, tab: Tab) -> None:
+    async def open_list(self, place: int | None, tab: Tab) -> None:
         """Notes which list of models is open: Gradio's breaks if it loses a choice meanwhile."""
-        tab.open_list = column
+        tab.open_list = place
 
-    async def set_model(self, column: int, conversation_id: str, tab: Tab, name: object) -> Result:
+    async def set_model(self, place: int, conversation_id: str, tab: Tab, name: object) -> Result:
         """Gives a column another model, from its next answer on."""
         conversation = await self._store.get(conversation_id)
         if conversation is None or not isinstance(name, str) or not name:
             return gr.skip()
-        conversation.column_at(column).model = name
-        conversation.is_arranged = True
-        await self._store.put(conversation)
+        if _is_own(conversation, tab):
+            conversation.column_at(place).model = name
+            conversation.is_arranged = True
+            await self._store.put(conversation)
         updates = self._heads.updates(conversation, tab)
-        updates[self._page.columns[column].chat] = self._chat(conversation, column)
-        return updates
+        updates |= settings_updates(self._page.settings, conversation, tab)
+        return updates | self._view.column(conversation, place, tab)
 
-    async def pick_example(self, picked: str) -> Result:
-        """Puts an example into the composer; ``picked`` is the number of image and of prompt."""
-        image_number, _, prompt_number = picked.partition(" ")[0].partition(".")
+    async def set_settings(self, conversation_id: str, tab: Tab, *values: object) -> Result:
+        """Keeps the settings as they are typed; a wrong one is named in the panel."""
+        conversation = await self._store.get(conversation_id)
+        if conversation is None or not _is_own(conversation, tab):
+            return gr.skip()
         try:
-            example = self._gallery.examples[int(image_number)]
-            prompt = example.prompts[int(prompt_number)]
-        except (ValueError, IndexError):
-            return gr.skip()  # not from our page's buttons
-        path = self._examples_folder / example.image
-        return {
-            self._page.composer: {"text": prompt.prompt, "files": [str(path)]},
-            self._page.notice: "",
-        }
+            _apply_settings(conversation, tab, values)
+        except RefusedError as exc:
+            return self._view.settings_problem(str(exc))
+        await self._store.put(conversation)
+        return self._view.settings_problem("") | self._heads.updates(conversation, tab)
+
+    async def act(
+        self,
+        conversation_id: str,
+        tab: Tab,
+        written: str,
+        composed: dict[str, Any] | None,
+        *values: object,
+    ) -> Result:
+        """Does what one of our own buttons stands for."""
+        act = read_act(written)
+        conversation = await self._store.get(conversation_id)
+        if act is None or conversation is None:
+            return gr.skip()
+        if act.act == "new":
+            return await self._new_chat(conversation, tab)
+        if act.act == "example":
+            return self._pick_example(act.value, tab, conversation)
+        is_own = _is_own(conversation, tab)
+        pressed = Pressed(act, conversation, tab, composed or {})
+        try:
+            if is_own and act.act in ("retry", "continue", "sees"):
+                _apply_settings(conversation, tab, values)  # what is typed may be on its way
+            updates = await self._acts.perform(pressed, is_own=is_own)
+        except _REFUSALS as exc:
+            return self._view.notice(tab.words.message(str(exc)))
+        return updates or gr.skip()
 
     async def ask(
-        self, conversation_id: str, tab: Tab, composed: dict[str, Any], *sampling: object
+        self,
+        conversation_id: str,
+        tab: Tab,
+        composed: dict[str, Any],
+        *values: object,
     ) -> Updates:
         """Takes the question into the conversation, or says why not and leaves it composed."""
-        page = self._page
-        updates: Updates = {page.notice: ""}
+        updates: Updates = self._view.notice("")
         conversation = await self._store.get(conversation_id)
-        if conversation is None:
-            # Forgotten to make room for others; the question itself can still be answered.
-            conversation = Conversation()
-            self._heads.arrange(conversation)
-            await self._store.put(conversation)
-            updates |= self._identity(conversation, tab)
-            updates[page.notice] = _notice(
-                "The earlier turns were no longer kept; a new chat began."
-            )
         try:
-            conversation.sampling = read_sampling(sampling)
+            if conversation is None:
+                # Deleted, or it made room for others; the question itself can still be answered.
+                conversation = Conversation(owner=tab.person)
+                self._heads.arrange(conversation)
+                updates |= self._view.identity(conversation, tab)
+                updates |= self._view.notice(
+                    tab.words("The earlier turns are no longer kept; a new chat began.")
+                )
+            elif tab.editing is not None:
+                conversation = conversation.branched(tab.editing)
+            elif not _is_own(conversation, tab):
+                conversation = conversation.branched(len(conversation.turns))
+            is_branch = conversation.id != conversation_id
+            conversation.owner = tab.person
+            _apply_settings(conversation, tab, values)
             turn = await read_question(
                 composed, conversation, self._limits, problem=self._heads.problem
             )
             self._runs.check_free(conversation.id)
             turn.images = await self._store.keep_images(turn.images)
-        except (RefusedError, BusyError, UploadError, StoreError) as exc:
-            return updates | {page.notice: _notice(str(exc))}
-        for answer in _open_answers(conversation):
-            answer.stop()  # asked by a tab that was closed before its stream began
-        conversation.turns.append(turn)
-        conversation.is_arranged = True
-        await self._store.put(conversation)
-        updates |= {
-            page.composer: self._composer(is_answering=True, clear=True),
-            page.examples: gr.update(open=False),
-        }
-        return updates | self._answers(conversation)
+            for answer in _open_answers(conversation):
+                answer.stop()  # asked by a tab that was closed before its stream began
+            conversation.turns.append(turn)
+            conversation.is_arranged = True
+            await self._store.put(conversation)
+        except _REFUSALS as exc:
+            return self._view.notice(tab.words.message(str(exc)))
+        if is_branch:
+            tab.editing = None
+            updates |= self._view.identity(conversation, tab)
+            updates |= self._heads.updates(conversation, tab)
+        return updates | self._view.asked(conversation, tab)
 
     async def answer(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
-        """Streams all columns of the question just asked. Closing it hangs up on every worker."""
+        """Streams what is open of the last question. Closing it hangs up on every worker."""
         conversation = await self._store.get(conversation_id)
-        if conversation is None or not _open_answers(conversation):
+        is_followed = self._runs.get(conversation_id) is not None
+        if conversation is None or is_followed or not _open_answers(conversation):
             yield gr.skip()
             return
         try:
             async with (
                 self._runs.open(conversation) as run,
-                aclosing(self._frames(run)) as frames,
+                aclosing(self._view.frames(run, tab)) as frames,
             ):
                 async for updates in frames:
                     if tab.conversation_id != conversation_id:
@@ -251,11 +288,11 @@ class Compare:
             if self._runs.get(conversation_id) is not None:
                 yield gr.skip()
                 return
-            for answer in conversation.turns[-1].answers.values():
-                answer.fail(str(exc))
-        await self._store.put(conversation)
+            for answer in _open_answers(conversation):
+                answer.fail(str(exc), code="busy")
+            await self._store.put(conversation)
         is_shown = tab.conversation_id == conversation_id
-        yield self._ended(conversation) if is_shown else gr.skip()
+        yield self._view.ended(conversation, tab) if is_shown else gr.skip()
 
     async def follow(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
         """Shows a run that another tab, or this one before it was reloaded, has started."""
@@ -263,112 +300,72 @@ class Compare:
         if run is None:
             yield gr.skip()
             return
-        async with aclosing(self._frames(run)) as frames:
+        async with aclosing(self._view.frames(run, tab)) as frames:
             async for updates in frames:
                 if tab.conversation_id != conversation_id:
                     break
                 yield updates
         is_shown = tab.conversation_id == conversation_id
-        yield self._ended(run.conversation) if is_shown else gr.skip()
+        yield self._view.ended(run.conversation, tab) if is_shown else gr.skip()
 
-    async def stop(self, column: int, conversation_id: str) -> Result:
-        """Stops one column; its stream says so in the page."""
-        return await self._stop(
-            conversation_id, lambda run: run.stop(run.conversation.order[column])
-        )
-
-    async def stop_all(self, conversation_id: str) -> Result:
+    async def stop_all(self, conversation_id: str, tab: Tab) -> Result:
         """Stops every column."""
-        return await self._stop(conversation_id, Run.stop_all)
-
-    async def _stop(self, conversation_id: str, act: Callable[[Run], None]) -> Result:
         run = self._runs.get(conversation_id)
-        if run is not None:
-            act(run)
-            return gr.skip()
         conversation = await self._store.get(conversation_id)
+        if conversation is None:
+            return gr.skip()
+        if run is not None:
+            if _is_own(conversation, tab):
+                run.stop_all()
+            return gr.skip()
         # Nothing runs, whatever this tab believes: it may have missed the end.
-        return gr.skip() if conversation is None else self._ended(conversation)
+        return self._view.ended(conversation, tab)
 
-    async def _frames(self, run: Run) -> AsyncGenerator[Updates]:
-        """Updates of a run until it is over, each column at the pace of its sampler."""
-        texts, figures = Sampler(TEXT_PACES), Sampler(FIGURE_PACES)
-        answers = run.conversation.turns[-1].answers
-        while True:
-            now, samples = time.monotonic(), run.samples()
-            updates: Updates = {}
-            place = {lane: at for at, lane in enumerate(run.conversation.visible)}
-            for lane in texts.take_due(samples, now=now):
-                if lane in place:
-                    chat = self._page.columns[place[lane]].chat
-                    updates[chat] = chat_messages(run.conversation, lane)
-            for lane in figures.take_due(samples, now=now):
-                if lane in place:
-                    updates |= self._figures(answers.get(lane), place[lane])
-            if updates:
-                yield updates
-            if run.is_over:
-                return
-            now, samples = time.monotonic(), run.samples()
-            waits = [sampler.seconds_until_due(samples, now=now) for sampler in (texts, figures)]
-            pending = [wait for wait in waits if wait is not None]
-            if pending:
-                await asyncio.sleep(min(pending))
-            else:
-                await run.wait_for_change()
+    async def _new_chat(self, old: Conversation, tab: Tab) -> Updates:
+        """An empty conversation over the same columns; what still runs is stopped."""
+        run = self._runs.get(old.id)
+        if run is not None and _is_own(old, tab):
+            run.stop_all()
+        conversation = old.continued()
+        conversation.owner = tab.person
+        try:
+            await self._store.put(conversation)
+        except StoreError as exc:
+            return self._view.notice(tab.words.message(str(exc)))
+        updates = self._view.everything(conversation, tab, is_answering=False)
+        return updates | self._view.composed(tab, {}, is_answering=False)
 
-    def _everything(self, conversation: Conversation, tab: Tab) -> Updates:
-        page = self._page
-        tab.shown = {}
+    def _pick_example(self, picked: str, tab: Tab, conversation: Conversation) -> Result:
+        """Puts an example into the composer; ``picked`` is the number of image and of prompt."""
+        image_number, _, prompt_number = picked.partition(".")
+        try:
+            example = self._gallery.examples[int(image_number)]
+            prompt = example.prompts[int(prompt_number)]
+        except (ValueError, IndexError):
+            return gr.skip()  # not from our page's buttons
+        content = {"text": prompt.prompt, "files": [str(self._examples_folder / example.image)]}
         is_answering = self._runs.get(conversation.id) is not None
-        return (
-            self._heads.updates(conversation, tab)
-            | self._answers(conversation)
-            | self._identity(conversation, tab)
-            | {
-                page.composer: self._composer(is_answering=is_answering),
-                page.notice: "",
-                page.examples: gr.update(open=not conversation.turns),
-            }
-        )
+        composed = self._view.composed(tab, content, is_answering=is_answering)
+        return composed | self._view.notice("")
 
-    def _identity(self, conversation: Conversation, tab: Tab) -> Updates:
-        tab.conversation_id = conversation.id
-        return {
-            self._page.conversation_id: conversation.id,
-            self._page.address: f'<span data-conversation="{conversation.id}"></span>',
-        }
 
-    def _answers(self, conversation: Conversation) -> Updates:
-        """Texts, figures and Stops of all columns."""
-        last = conversation.turns[-1].answers if conversation.turns else {}
-        updates: Updates = {}
-        for number, column in enumerate(self._page.columns):
-            updates[column.chat] = self._chat(conversation, number)
-            updates |= self._figures(last.get(conversation.order[number]), number)
-        return updates
+def _apply_settings(conversation: Conversation, tab: Tab, values: tuple[object, ...]) -> None:
+    """Takes over what the panel holds: for the chat, or for the column that it is about.
 
-    def _chat(self, conversation: Conversation, column: int) -> Component:
-        return gr.update(
-            value=chat_messages(conversation, conversation.order[column]),
-            placeholder=self._heads.card(conversation.column_at(column).model),
-        )
+    Raises:
+        RefusedError: a value is wrong.
+    """
+    same_seed, sequential, *fields = values
+    conversation.is_same_seed = bool(same_seed)
+    conversation.is_sequential = bool(sequential)
+    if tab.scope is None:
+        conversation.sampling = read_sampling(fields)
+    else:
+        conversation.columns[tab.scope].overrides = read_overrides(fields)
 
-    def _figures(self, answer: Answer | None, column: int) -> Updates:
-        can_stop = answer is not None and not answer.has_ended
-        parts = self._page.columns[column]
-        return {parts.figures: figures_html(answer), parts.stop: gr.update(interactive=can_stop)}
 
-    def _ended(self, conversation: Conversation) -> Updates:
-        return self._answers(conversation) | {
-            self._page.composer: self._composer(is_answering=False)
-        }
-
-    def _composer(self, *, is_answering: bool, clear: bool = False) -> Component:
-        buttons = {"submit_btn": not is_answering, "stop_btn": is_answering}
-        if clear:
-            return gr.update(value={"text": "", "files": []}, **buttons)
-        return gr.update(**buttons)
+def _is_own(conversation: Conversation, tab: Tab) -> bool:
+    return conversation.owner == tab.person
 
 
 def _open_answers(conversation: Conversation) -> list[Answer]:
@@ -377,7 +374,3 @@ def _open_answers(conversation: Conversation) -> list[Answer]:
         return []
     answers = conversation.turns[-1].answers.values()
     return [answer for answer in answers if not answer.has_ended]
-
-
-def _notice(text: str) -> str:
-    return f'<div class="notice" role="alert">{escape(text)}</div>'

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from webui.conversation import Answer, AnswerState
+from webui.answer import Answer, AnswerState
+from webui.difference import Difference
+from webui.language import ENGLISH, Words
 
 _NOTHING = "–"
 _THIN = "\u202f"  # a narrow space that does not break
@@ -24,27 +26,66 @@ class Figure:
     explanation: str
 
 
-def figures_of(answer: Answer | None) -> tuple[Figure, ...]:
+def figures_of(answer: Answer | None, words: Words = ENGLISH) -> tuple[Figure, ...]:
     """The cells of the strip, in order; always the same ones."""
     return (
-        Figure("queue", _queue(answer), "time in the worker's queue"),
-        Figure("TTFT", _first_token(answer), "time to first token, from arrival at the worker"),
-        Figure("tokens/s", _rate(answer), "while decoding, the prompt's time not counted"),
-        Figure("tokens", _tokens(answer), "tokens of the answer"),
-        Figure("image", _image_tokens(answer), "tokens of the prompt that stand for images"),
-        Figure("finish", _finish(answer), _finish_explanation(answer)),
+        Figure(words("queue"), _queue(answer), words("time in the worker's queue")),
+        Figure(
+            words("TTFT"),
+            _first_token(answer),
+            words("time to first token, from arrival at the worker"),
+        ),
+        Figure(
+            words("tokens/s"), _rate(answer), words("while decoding, the prompt's time not counted")
+        ),
+        Figure(words("tokens"), _tokens(answer), words("tokens of the answer")),
+        Figure(
+            words("image"),
+            _image_tokens(answer),
+            words("tokens of the prompt that stand for images"),
+        ),
+        Figure(
+            words("cached"),
+            _cached_tokens(answer),
+            words("tokens of the prompt that the worker had in its cache, of all"),
+        ),
+        Figure(
+            words("memory"),
+            _memory(answer),
+            words("of the worker: on its device, or of its process on a CPU"),
+        ),
+        Figure(words("finish"), _finish(answer, words), _finish_explanation(answer, words)),
     )
 
 
-def figures_html(answer: Answer | None) -> str:
+def figures_html(answer: Answer | None, words: Words = ENGLISH) -> str:
     """The strip as one line of HTML."""
     cells = "".join(
         f'<div title="{escape(figure.explanation)}"><dt>{escape(figure.label)}</dt>'
         f"<dd>{escape(figure.value)}</dd></div>"
-        for figure in figures_of(answer)
+        for figure in figures_of(answer, words)
     )
     state = answer.state.value if answer is not None else "idle"
     return f'<dl class="figures" data-state="{state}">{cells}</dl>'
+
+
+def agreement_html(found: Difference | None, *, is_reference: bool, words: Words = ENGLISH) -> str:
+    """One line on how much an answer agrees with the one that it is compared with."""
+    if is_reference:
+        text, percent = words("the others are compared with this column"), None
+    elif found is None:
+        text, percent = words("nothing to compare yet"), None
+    elif found.agreement is None:
+        text, percent = words("too long to compare"), None
+    else:
+        percent = round(found.agreement * 100)
+        text = words("{percent} % of the words agree", percent=percent)
+    bar = (
+        ""
+        if percent is None
+        else f'<meter min="0" max="100" value="{percent}" aria-hidden="true">{percent} %</meter>'
+    )
+    return f'<div class="agreement"><span>{escape(text)}</span>{bar}</div>'
 
 
 def duration(milliseconds: float) -> str:
@@ -55,6 +96,14 @@ def duration(milliseconds: float) -> str:
         return f"{milliseconds:.0f}{_THIN}ms"
     seconds = milliseconds / 1000
     return f"{seconds:.2f}{_THIN}s" if seconds < 9.995 else f"{seconds:.0f}{_THIN}s"
+
+
+def size(num_bytes: int) -> str:
+    """A size in three digits: ``812 MB``, ``13.4 GB``."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= scale * 0.9995:
+            return f"{num_bytes / scale:.3g}{_THIN}{unit}"
+    return f"{num_bytes / 1e3:.3g}{_THIN}kB"
 
 
 def _queue(answer: Answer | None) -> str:
@@ -102,27 +151,39 @@ def _image_tokens(answer: Answer | None) -> str:
     return str(answer.usage.prompt_tokens_details.image_tokens)
 
 
-def _finish(answer: Answer | None) -> str:
+def _cached_tokens(answer: Answer | None) -> str:
+    if answer is None or answer.usage is None or answer.usage.prompt_tokens_details is None:
+        return _NOTHING
+    return f"{answer.usage.prompt_tokens_details.cached_tokens}/{answer.usage.prompt_tokens}"
+
+
+def _memory(answer: Answer | None) -> str:
+    if answer is None or answer.asked is None or answer.asked.memory_bytes is None:
+        return _NOTHING
+    return size(answer.asked.memory_bytes)
+
+
+def _finish(answer: Answer | None, words: Words) -> str:
     if answer is None:
         return _NOTHING
     if answer.state is AnswerState.DONE:
-        return answer.finish_reason.value if answer.finish_reason is not None else "end"
+        return answer.finish_reason.value if answer.finish_reason is not None else words("end")
     return {
-        AnswerState.WAITING: "waiting",
-        AnswerState.STREAMING: "writing",
-        AnswerState.STOPPED: "stopped",
-        AnswerState.FAILED: "error",
-        AnswerState.CUT: "cut",
+        AnswerState.WAITING: words("waiting"),
+        AnswerState.STREAMING: words("writing"),
+        AnswerState.STOPPED: words("stopped"),
+        AnswerState.FAILED: words("error"),
+        AnswerState.CUT: words("cut"),
     }[answer.state]
 
 
-def _finish_explanation(answer: Answer | None) -> str:
+def _finish_explanation(answer: Answer | None, words: Words) -> str:
     reason = None if answer is None else answer.finish_reason
     return {
-        None: "how the answer ended",
-        "stop": "the model ended its answer",
-        "length": "cut at the limit of tokens, or at the end of the context",
-        "abort": "cancelled by the worker",
+        None: words("how the answer ended"),
+        "stop": words("the model ended its answer"),
+        "length": words("cut at the limit of tokens, or at the end of the context"),
+        "abort": words("cancelled by the worker"),
     }[reason]
 
 

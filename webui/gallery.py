@@ -67,7 +67,7 @@ def read_gallery(folder: Path) -> Gallery:
 
 
 def gallery_html(gallery: Gallery) -> str:
-    """Cards of image and questions, as one line; ``data-pick`` says which one a click means."""
+    """Cards of image and questions, as one line; ``data-value`` says which one a click means."""
     cards = "".join(_card(number, example) for number, example in enumerate(gallery.examples))
     about = f'<p class="about">{escape(gallery.about)}</p>' if gallery.about else ""
     return f'<div class="gallery">{about}<ul>{cards}</ul></div>'
@@ -76,12 +76,13 @@ def gallery_html(gallery: Gallery) -> str:
 def _card(number: int, example: Example) -> str:
     prompts = example.prompts[:PROMPTS_SHOWN]
     buttons = "".join(
-        f'<button type="button" data-pick="{number}.{index}" title="{escape(prompt.prompt)}">'
+        f'<button type="button" data-act="example" data-value="{number}.{index}" '
+        f'title="{escape(prompt.prompt)}">'
         f"{escape(prompt.prompt)}</button>"
         for index, prompt in enumerate(prompts)
     )
     picture = (
-        f'<button type="button" class="picture" data-pick="{number}.0" '
+        f'<button type="button" class="picture" data-act="example" data-value="{number}.0" '
         f'aria-label="Use example image {number + 1}">'
         f'<img src="/examples/{escape(example.image)}" alt="" width="76" height="76"></button>'
     )

@@ -6,9 +6,11 @@ from typing import Any
 
 from webui.catalogue import default_columns
 from webui.conversation import DEFAULT_COLUMNS, Conversation
+from webui.language import Words
 from webui.model_view import banner_html, card_html, choices_of, state_html
 from webui.page import Component, Page, Tab
 from webui.toolkit import gr
+from webui.tools import head_html, lane_tools_html, tabs_html
 from webui.watch import FleetWatch
 
 # From component to its new value or `gr.update`; components that are not named stay as they are.
@@ -40,11 +42,12 @@ class Heads:
             for column in page.columns
             for part in (column.box, column.model, column.state, column.chat)
         ]
-        return [*parts, page.banner, page.num_columns]
+        tools = [column.lane_tools for column in page.columns]
+        return [*parts, *tools, page.banner, page.head, page.tabs]
 
-    def card(self, name: str | None) -> str:
+    def card(self, name: str | None, words: Words) -> str:
         """What a column without answers shows of its model."""
-        return card_html(name, self._watch.catalogue)
+        return card_html(name, self._watch.catalogue, words)
 
     def arrange(self, conversation: Conversation) -> None:
         """Gives the columns the fleet's models, as long as nobody has chosen others."""
@@ -57,9 +60,11 @@ class Heads:
         """What differs from what the tab was told; it counts as told then."""
         page, catalogue = self._page, self._watch.catalogue
         self.arrange(conversation)
+        words = tab.words
         views: dict[str, tuple[Component, dict[str, Any]]] = {
-            "banner": (page.banner, {"value": banner_html(catalogue)}),
-            "num_columns": (page.num_columns, {"value": conversation.num_columns}),
+            "banner": (page.banner, {"value": banner_html(catalogue, words)}),
+            "head": (page.head, {"value": head_html(conversation, words)}),
+            "tabs": (page.tabs, {"value": tabs_html(conversation, words)}),
         }
         for number, column in enumerate(page.columns):
             name = conversation.column_at(number).model
@@ -69,10 +74,14 @@ class Heads:
             views |= {
                 f"box {number}": (column.box, {"visible": number < conversation.num_columns}),
                 f"model {number}": (column.model, {"choices": choices, "value": name}),
-                f"state {number}": (column.state, {"value": state_html(name, catalogue)}),
-                f"card {number}": (column.chat, {"placeholder": self.card(name)}),
+                f"tools {number}": (
+                    column.lane_tools,
+                    {"value": lane_tools_html(conversation, number, words)},
+                ),
+                f"state {number}": (column.state, {"value": state_html(name, catalogue, words)}),
+                f"card {number}": (column.chat, {"placeholder": self.card(name, words)}),
             }
         now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
         changed = [key for key, fields in now_shown.items() if tab.shown.get(key) != fields]
-        tab.shown = now_shown
+        tab.shown |= now_shown
         return {views[key][0]: gr.update(**views[key][1]) for key in changed}

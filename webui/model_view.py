@@ -7,6 +7,7 @@ from html import escape
 
 from controller.protocol.fleet import ModelCard, Quantisation, WorkerState
 from webui.catalogue import Catalogue, ModelStatus
+from webui.language import ENGLISH, Words
 
 _QUANTISATION = {
     Quantisation.NONE: "full precision",
@@ -33,52 +34,57 @@ def choices_of(
     return choices + [(f"{name} (gone)", name) for _, name in keep if name not in listed]
 
 
-def state_html(name: str | None, catalogue: Catalogue) -> str:
+def state_html(name: str | None, catalogue: Catalogue, words: Words = ENGLISH) -> str:
     """One line: whether the column's model can answer now, and why not if it cannot."""
     if name is None:
         if catalogue.problem is not None:
-            return _line("gone", "controller unreachable", catalogue.problem)
+            return _line("gone", words("controller unreachable"), catalogue.problem)
         if not catalogue.models:
-            return _line("loading", "waiting for a worker to register", "")
-        return _line("idle", "choose a model", "")
+            return _line("loading", words("waiting for a worker to register"), "")
+        return _line("idle", words("choose a model"), "")
     model = catalogue.get(name)
     if catalogue.problem is not None:
-        return _line("gone", "controller unreachable", catalogue.problem)
+        return _line("gone", words("controller unreachable"), catalogue.problem)
     if model is None:
-        text = "gone; resumes when a worker is back"
-        return _line("gone", text, f"No worker serves {name} now. The column keeps its answers.")
+        explained = words("No worker serves {name} now. The column keeps its answers.", name=name)
+        return _line("gone", words("gone; resumes when a worker is back"), explained)
     if model.state is WorkerState.LOADING:
-        return _loading(model)
+        return _loading(model, words)
     if model.state is WorkerState.FAILED:
-        return _line("gone", f"failed: {model.detail or 'no reason given'}", model.detail or "")
+        detail = model.detail or words("no reason given")
+        return _line("gone", words("failed: {detail}", detail=detail), model.detail or "")
     if model.state is WorkerState.DRAINING:
-        return _line("loading", "draining: takes no new questions", "")
-    return _line("ready", " · ".join(["ready", *_load(model)]), _facts_line(model.card))
+        return _line("loading", words("draining: takes no new questions"), "")
+    load = " · ".join([words("ready"), *_load(model, words)])
+    return _line("ready", load, _facts_line(model.card, words))
 
 
-def card_html(name: str | None, catalogue: Catalogue) -> str:
+def card_html(name: str | None, catalogue: Catalogue, words: Words = ENGLISH) -> str:
     """What a model is, for a column in which nothing was asked yet."""
     model = catalogue.get(name)
     if model is None:
         return "" if name is None else f'<div class="card"><h2>{escape(name)}</h2></div>'
     rows = "".join(
         f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>"
-        for label, value in _facts(model.card)
+        for label, value in _facts(model.card, words)
     )
     return f'<div class="card"><h2>{escape(model.name)}</h2><dl>{rows}</dl></div>'
 
 
-def banner_html(catalogue: Catalogue) -> str:
+def banner_html(catalogue: Catalogue, words: Words = ENGLISH) -> str:
     """The fleet in a few words, for the page's head."""
     if catalogue.problem is not None:
-        return _line("gone", f"controller {catalogue.problem_address} unreachable", "")
+        address = catalogue.problem_address
+        return _line("gone", words("controller {address} unreachable", address=address), "")
     if not catalogue.models:
-        return _line("loading", "no models yet", "")
+        return _line("loading", words("no models yet"), "")
     total = len(catalogue.models)
     ready = catalogue.num_ready
     if ready == total:
-        return _line("ready", f"{total} model{'s' if total != 1 else ''} live", "")
-    return _line("loading", f"{ready} of {total} models live", "")
+        text = words("1 model live") if total == 1 else words("{total} models live", total=total)
+        return _line("ready", text, "")
+    text = words("{ready} of {total} models live", ready=ready, total=total)
+    return _line("loading", text, "")
 
 
 def _line(kind: str, text: str, title: str, *, extra: str = "") -> str:
@@ -89,56 +95,62 @@ def _line(kind: str, text: str, title: str, *, extra: str = "") -> str:
     )
 
 
-def _loading(model: ModelStatus) -> str:
+def _loading(model: ModelStatus, words: Words) -> str:
     if model.progress is None:
-        return _line("loading", "loading", "")
+        return _line("loading", words("loading"), "")
     percent = round(model.progress.fraction * 100)
-    bar = f'<progress max="100" value="{percent}" aria-label="loading">{percent} %</progress>'
-    return _line("loading", f"loading {model.progress.phase} {percent} %", "", extra=bar)
+    label = escape(words("loading"))
+    bar = f'<progress max="100" value="{percent}" aria-label="{label}">{percent} %</progress>'
+    text = words("loading {phase} {percent} %", phase=model.progress.phase, percent=percent)
+    return _line("loading", text, "", extra=bar)
 
 
-def _load(model: ModelStatus) -> list[str]:
+def _load(model: ModelStatus, words: Words) -> list[str]:
     """What is worth saying of a ready model's workers: their number if many, their queue."""
-    words = [_QUANTISATION[model.card.quantisation]]
+    said = [words(_QUANTISATION[model.card.quantisation])]
     if model.card.adapter is not None:
-        words.append("LoRA")
+        said.append("LoRA")
     if model.num_ready > 1:
-        words.append(f"{model.num_ready} workers")
+        said.append(words("{count} workers", count=model.num_ready))
     if model.running:
-        words.append(f"{model.running} running")
+        said.append(words("{count} running", count=model.running))
     if model.waiting:
-        words.append(f"{model.waiting} waiting")
-    return words
+        said.append(words("{count} waiting", count=model.waiting))
+    return said
 
 
-def _facts_line(card: ModelCard) -> str:
-    return ", ".join(f"{label}: {value}" for label, value in _facts(card))
+def _facts_line(card: ModelCard, words: Words) -> str:
+    return ", ".join(f"{label}: {value}" for label, value in _facts(card, words))
 
 
-def _facts(card: ModelCard) -> list[tuple[str, str]]:
-    weights = _QUANTISATION[card.quantisation]
+def _facts(card: ModelCard, words: Words) -> list[tuple[str, str]]:
+    weights = words(_QUANTISATION[card.quantisation])
     if card.dtype:
         dtype = card.dtype.removeprefix("torch.")
         is_full = card.quantisation is Quantisation.NONE
-        weights += f", {dtype}" if is_full else f", computes in {dtype}"
+        weights += f", {dtype}" if is_full else ", " + words("computes in") + f" {dtype}"
     facts: list[tuple[str, str | None]] = [
-        ("weights", weights),
-        ("size", _size(card)),
-        ("adapter", _last_name(card.adapter)),
-        ("base", _last_name(card.base)),
-        ("context", f"{card.context_length:,} tokens" if card.context_length else None),
-        ("image", f"{card.image_tokens:,} tokens" if card.image_tokens else None),
+        (words("weights"), weights),
+        (words("size"), _size(card, words)),
+        (words("adapter"), _last_name(card.adapter)),
+        (words("base"), _last_name(card.base)),
+        (words("context"), _tokens(card.context_length, words)),
+        (words("image"), _tokens(card.image_tokens, words)),
     ]
     return [(label, value) for label, value in facts if value]
 
 
-def _size(card: ModelCard) -> str | None:
-    words = []
+def _tokens(number: int | None, words: Words) -> str | None:
+    return words("{tokens} tokens", tokens=f"{number:,}") if number else None
+
+
+def _size(card: ModelCard, words: Words) -> str | None:
+    said = []
     if card.parameters:
-        words.append(f"{_short(card.parameters)} parameters")
+        said.append(words("{count} parameters", count=_short(card.parameters)))
     if card.weight_bytes:
-        words.append(f"{_short(card.weight_bytes)}B on disk")
-    return ", ".join(words) or None
+        said.append(words("{size}B on disk", size=_short(card.weight_bytes)))
+    return ", ".join(said) or None
 
 
 def _last_name(path: str | None) -> str | None:

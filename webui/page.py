@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from controller.protocol.chat import ImageProcessMode
-from webui.conversation import MAX_COLUMNS
+from webui.conversation import MAX_COLUMNS, Conversation
 from webui.figures import figures_html
 from webui.gallery import Gallery, gallery_html
-from webui.sampling import Sampling
+from webui.language import ENGLISH, Language, Words
 from webui.toolkit import gr
+from webui.tools import answer_tools_html, compose_tools_html, head_html, lane_tools_html
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = "Paragone"
@@ -28,51 +29,53 @@ Component = Any
 
 @dataclass(slots=True)
 class Tab:
-    """What one open tab was told last, so that it is only told what has changed since."""
+    """What one open tab is about, and what it was told last, so that it is told news alone."""
 
     conversation_id: str = ""  # which one it shows
+    person: str = ""  # whose tab it is
+    language: Language = Language.ENGLISH
+    editing: int | None = None  # the turn that is being asked anew
+    scope: int | None = None  # the lane whose settings the panel shows; None: the chat's
     shown: dict[str, str] = field(default_factory=dict)  # a part's key -> its fields, as text
-    choices: dict[int, list[tuple[str, str]]] = field(default_factory=dict)  # by column
-    open_list: int | None = None  # the column whose list of models has the focus
+    choices: dict[int, list[tuple[str, str]]] = field(default_factory=dict)  # by place
+    open_list: int | None = None  # the place whose list of models has the focus
+
+    @property
+    def words(self) -> Words:
+        """Says things in this tab's language."""
+        return Words(self.language)
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """The parts of one column."""
+class ColumnParts:
+    """The parts of the column at one place."""
 
     box: Component
     model: Component
-    stop: Component
+    lane_tools: Component
     state: Component
     chat: Component
     figures: Component
+    answer_tools: Component
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings panel, in the order of `Sampling`'s fields."""
+class SettingsPanel:
+    """The settings; `values` are in the order of `Sampling`'s fields."""
 
-    temperature: Component
-    top_p: Component
-    top_k: Component
-    max_tokens: Component
-    seed: Component
-    system_prompt: Component
-    image_process_mode: Component
-    chat_template: Component
+    head: Component
+    values: tuple[Component, ...]
+    same_seed: Component
+    sequential: Component
+    problem: Component
 
     def inputs(self) -> list[Component]:
-        """The components, in order."""
-        return [
-            self.temperature,
-            self.top_p,
-            self.top_k,
-            self.max_tokens,
-            self.seed,
-            self.system_prompt,
-            self.image_process_mode,
-            self.chat_template,
-        ]
+        """What a handler reads: the two switches, then the values."""
+        return [self.same_seed, self.sequential, *self.values]
+
+    def outputs(self) -> list[Component]:
+        """Everything in it."""
+        return [self.head, self.problem, *self.inputs()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,46 +84,45 @@ class Page:
 
     conversation_id: Component  # hidden; which conversation this tab shows
     address: Component  # hidden; from where page.js takes the id into the browser's address
-    tab: Component  # server side; what this tab was told
+    act: Component  # hidden; written by page.js when one of our own buttons is pressed
+    tab: Component  # server side
     timer: Component
+    head: Component
     banner: Component
-    num_columns: Component
-    new_chat: Component
-    columns: tuple[Column, ...]
+    tabs: Component
+    columns: tuple[ColumnParts, ...]  # by place
     notice: Component
     examples: Component
-    picked_example: Component  # hidden; written by a click on the gallery
+    compose_tools: Component
     composer: Component
-    settings: Settings
+    settings: SettingsPanel
+    panel: Component  # the drawer that shows what is behind an answer
+    help: Component
 
 
 def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
-    """Lays the page out; call it inside ``gr.Blocks``."""
+    """Lays the page out, in English; call it inside ``gr.Blocks``."""
+    empty = Conversation()
     conversation_id = gr.Textbox(visible="hidden", elem_id="conversation-id", show_label=False)
     address = gr.Markdown(sanitize_html=False, visible="hidden", elem_id="address")
-    picked_example = gr.Textbox(visible="hidden", elem_id="picked-example", show_label=False)
+    act = gr.Textbox(visible="hidden", elem_id="act", show_label=False)
     tab = gr.State(Tab())
     timer = gr.Timer(refresh_seconds)
     with gr.Row(elem_id="head"):
         _html("title", f'<h1>{TITLE}<span class="tagline">{TAGLINE}</span></h1>')
         banner = _html("banner")
-        num_columns = gr.Radio(
-            choices=[(str(number), number) for number in range(1, MAX_COLUMNS + 1)],
-            value=2,
-            label="Columns",
-            elem_id="num-columns",
-            container=False,
-        )
-        new_chat = gr.Button("New chat", elem_id="new-chat", size="sm")
-        gr.Button("◐", elem_id="theme", size="sm")
+        head = _html("head-tools", head_html(empty, ENGLISH))
+    tabs = _html("tabs")
     with gr.Row(elem_id="columns", equal_height=True):
-        columns = tuple(_build_column(number) for number in range(MAX_COLUMNS))
+        columns = tuple(_build_column(place, empty) for place in range(MAX_COLUMNS))
     notice = _html("notice")
-    examples = gr.Accordion(
-        "Examples", open=True, visible=bool(gallery.examples), elem_id="examples"
-    )
-    with examples:
-        gr.Markdown(gallery_html(gallery), sanitize_html=False, container=False)
+    with gr.Row(elem_id="compose-row"):
+        examples = gr.Accordion(
+            "Examples", open=True, visible=bool(gallery.examples), elem_id="examples"
+        )
+        with examples:
+            gr.Markdown(gallery_html(gallery), sanitize_html=False, container=False)
+    compose_tools = _html("compose-tools", compose_tools_html(ENGLISH))
     composer = gr.MultimodalTextbox(
         placeholder="Ask all columns; drop images here",
         label="Question to all columns",
@@ -133,116 +135,112 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
         autofocus=True,
         elem_id="composer",
     )
-    with gr.Accordion("Settings", open=False, elem_id="settings"):
+    with gr.Column(elem_id="settings", elem_classes="drawer"):
         settings = _build_settings()
+    panel = _html("panel", classes=["drawer"])
+    guide = _html("help", classes=["drawer"])
     return Page(
         conversation_id=conversation_id,
         address=address,
+        act=act,
         tab=tab,
         timer=timer,
+        head=head,
         banner=banner,
-        num_columns=num_columns,
-        new_chat=new_chat,
+        tabs=tabs,
         columns=columns,
         notice=notice,
         examples=examples,
-        picked_example=picked_example,
+        compose_tools=compose_tools,
         composer=composer,
         settings=settings,
+        panel=panel,
+        help=guide,
     )
 
 
-def _build_column(number: int) -> Column:
+def _build_column(place: int, empty: Conversation) -> ColumnParts:
     with gr.Column(
-        elem_classes="lane", elem_id=f"lane-{number}", min_width=240, visible=number < 2
+        elem_classes="lane", elem_id=f"lane-{place}", min_width=200, visible=place < 2
     ) as box:
         with gr.Row(elem_classes="lane-head"):
             model = gr.Dropdown(
                 choices=[],
                 value=None,
-                label=f"Model of column {number + 1}",
+                label=f"Model of column {place + 1}",
                 show_label=False,
                 container=False,
                 interactive=True,
                 filterable=True,
                 elem_classes="model",
             )
-            stop = gr.Button(
-                "Stop", size="sm", interactive=False, min_width=56, elem_classes="stop", scale=0
-            )
-        state = _html(f"state-{number}")
+            lane_tools = _html(f"lane-tools-{place}", lane_tools_html(empty, place, ENGLISH))
+        state = _html(f"state-{place}")
         chat = gr.Chatbot(
-            label=f"Answers of column {number + 1}",
+            label=f"Answers of column {place + 1}",
             show_label=False,
             container=False,
             height="100%",
             layout="bubble",
-            buttons=["copy"],
+            buttons=[],
             feedback_options=None,
             latex_delimiters=_LATEX,
             elem_classes="chat",
-            elem_id=f"chat-{number}",
+            elem_id=f"chat-{place}",
         )
-        figures = _html(f"figures-{number}", figures_html(None))
-    return Column(box, model, stop, state, chat, figures)
+        figures = _html(f"figures-{place}", figures_html(None))
+        tools = _html(
+            f"answer-tools-{place}", answer_tools_html(None, place, ENGLISH, is_last=False)
+        )
+    return ColumnParts(box, model, lane_tools, state, chat, figures, tools)
 
 
-def _build_settings() -> Settings:
-    default = Sampling()
+def _build_settings() -> SettingsPanel:
     # Text and not gr.Number, which turns an empty field into 0.
     typed = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
 
-    def number(label: str, value: object, info: str) -> Component:
-        return gr.Textbox(
-            value="" if value is None else str(value),
-            label=label,
-            info=info,
-            html_attributes=typed,
+    def text() -> Component:
+        return gr.Textbox(html_attributes=typed, min_width=120)
+
+    head = _html("settings-head")
+    problem = _html("settings-problem")
+    with gr.Row():
+        temperature, top_p, top_k = text(), text(), text()
+    with gr.Row():
+        max_tokens, seed = text(), text()
+    system_prompt = gr.Textbox(lines=2, max_lines=6)
+    with gr.Row():
+        image_mode = gr.Dropdown(
+            choices=[mode.value for mode in ImageProcessMode],
+            value=ImageProcessMode.DEFAULT.value,
             min_width=120,
         )
-
-    with gr.Row():
-        temperature = number("Temperature", f"{default.temperature:g}", "0: greedy")
-        top_p = number("Top-p", f"{default.top_p:g}", "1: off")
-        top_k = number("Top-k", default.top_k, "empty: the checkpoint's")
-        max_tokens = number("Max tokens", default.max_tokens, "empty: as many as fit")
-        seed = number("Seed", default.seed, "empty: a new one")
-        system_prompt = gr.Textbox(
-            value=default.system_prompt,
-            lines=1,
-            max_lines=4,
-            label="System prompt",
-            info="empty: the checkpoint's own",
-            scale=2,
-            min_width=220,
-        )
-        image_process_mode = gr.Dropdown(
-            choices=[(mode.value, mode.value) for mode in ImageProcessMode],
-            value=default.image_process_mode.value,
-            label="Image mode",
-            info="default: the checkpoint's",
-            min_width=140,
-        )
-        chat_template = gr.Textbox(
-            label="Chat template", info="empty: the checkpoint's own", min_width=140
-        )
-    return Settings(
+        chat_template = text()
+    same_seed = gr.Checkbox(value=True, container=False)
+    sequential = gr.Checkbox(value=False, container=False)
+    values = (
         temperature,
         top_p,
         top_k,
         max_tokens,
         seed,
         system_prompt,
-        image_process_mode,
+        image_mode,
         chat_template,
     )
+    return SettingsPanel(head, values, same_seed, sequential, problem)
 
 
-def _html(elem_id: str, value: str = "") -> Component:
+def _html(elem_id: str, value: str = "", *, classes: list[str] | None = None) -> Component:
     # Markdown and not gr.HTML: that one compiles templates with Function(), which the content
     # security policy forbids. What is put here is escaped where it is made.
     return gr.Markdown(
-        value, sanitize_html=False, container=False, elem_id=elem_id, elem_classes="plain"
+        value,
+        sanitize_html=False,
+        container=False,
+        latex_delimiters=[],
+        elem_id=elem_id,
+        elem_classes=["plain", *(classes or [])],
     )
 
 

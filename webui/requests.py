@@ -51,6 +51,17 @@ def images_of(conversation: Conversation) -> list[UploadedImage]:
     )
 
 
+def image_references(request: Request) -> list[str]:
+    """What stands for the images of a request, in the prompt's order."""
+    return [
+        part["image_url"]["url"]
+        for message in request["messages"]
+        if isinstance(message["content"], list)
+        for part in message["content"]
+        if part["type"] == "image_url"
+    ]
+
+
 def build_request(conversation: Conversation, lane: int) -> Request:
     """What asks a column's model for its answer to the last turn.
 
@@ -73,11 +84,11 @@ def build_request(conversation: Conversation, lane: int) -> Request:
     }
     if sampling.image_process_mode is not ImageProcessMode.DEFAULT:
         fields["image_process_mode"] = sampling.image_process_mode
+    if sampling.chat_template:
+        fields["chat_template"] = sampling.chat_template
     checked = ChatCompletionRequest.model_validate(fields)
     # Only what was set: other OpenAI-compatible servers refuse keys that they do not know.
     request: Request = checked.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    if sampling.chat_template:
-        request["chat_template"] = sampling.chat_template
     if answer.text:
         request |= {"continue_final_message": True, "add_generation_prompt": False}
     return request

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 # Seconds between two updates, for answers of up to so many characters; ends with infinity.
 Paces = tuple[tuple[float, float], ...]
 TEXT_PACES: Paces = ((4_000, 0.11), (16_000, 0.25), (float("inf"), 0.5))
+DIFFERENCE_PACES: Paces = ((4_000, 0.3), (float("inf"), 0.8))  # comparing takes time
 FIGURE_PACES: Paces = ((float("inf"), 0.5),)  # numbers that change faster cannot be read
 
 

@@ -31,7 +31,7 @@ class Sampling(BaseModel):
     seed: Seed | None = None
     system_prompt: str = Field(default="", max_length=100_000)
     image_process_mode: ImageProcessMode = ImageProcessMode.DEFAULT
-    chat_template: str = Field(default="", max_length=200)  # a name; empty: the checkpoint's own
+    chat_template: str = Field(default="", max_length=64)  # a name; empty: the checkpoint's own
 
 
 class Overrides(BaseModel):
@@ -46,7 +46,7 @@ class Overrides(BaseModel):
     seed: Seed | None = None
     system_prompt: str | None = Field(default=None, max_length=100_000)
     image_process_mode: ImageProcessMode | None = None
-    chat_template: str | None = Field(default=None, max_length=200)
+    chat_template: str | None = Field(default=None, max_length=64)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -161,9 +161,13 @@ def test_a_column_shows_text_exactly_and_its_error_below_it(tmp_path: Path) -> N
     conversation = Conversation(turns=[_turn("what?", _image(tmp_path), column_0=failed)])
     conversation.columns[0].model = "m"
     question, answer = chat_messages(conversation, 0)
-    assert [part["type"] for part in question["content"]] == ["file", "text"]
+    picture, text, edit = (part["text"] for part in question["content"])
+    assert 'src="images/a.png/small"' in picture
+    assert text == "what?"
+    assert 'class="edit-turn" value="0"' in edit
     assert answer["content"][0] == {"type": "text", "text": "  indented\n\ttext "}
     assert "the &lt;worker&gt; was lost" in answer["content"][1]["text"]
+    assert "Ask again" in answer["content"][1]["text"]
 
 
 def test_an_answer_of_another_model_says_so() -> None:

@@ -16,8 +16,8 @@ from controller.protocol.chat import (
     Usage,
 )
 from controller.protocol.fleet import LoadProgress, ModelCard, Quantisation, WorkerState
+from webui.answer import Answer, AskedModel
 from webui.catalogue import Catalogue, ModelStatus
-from webui.conversation import Answer
 from webui.figures import duration, figures_html, figures_of
 from webui.model_view import banner_html, card_html, choices_of, state_html
 
@@ -35,7 +35,7 @@ def _chunk(content: str | None = None, **rest: object) -> ChatCompletionChunk:
 def test_the_strip_has_the_same_cells_whatever_there_is_to_say() -> None:
     answer = Answer(model="m", asked_at=0.0)
     assert list(_values(None)) == list(_values(answer))
-    assert len(figures_of(None)) == 6
+    assert len(figures_of(None)) == 8
     assert set(_values(None).values()) == {"–"}
     assert "\n" not in figures_html(answer)  # Markdown would end the block at a blank line
 
@@ -58,13 +58,16 @@ def test_the_end_of_an_answer_brings_the_worker_s_own_figures() -> None:
     answer.take(_chunk("word"), now=10.5)
     metrics = Metrics(queue_time_ms=3.4, time_to_first_token_ms=142.2, tokens_per_second=31.44)
     answer.take(_chunk(finish_reason=FinishReason.LENGTH, metrics=metrics), now=10.6)
-    details = PromptTokensDetails(image_tokens=576)
+    details = PromptTokensDetails(image_tokens=576, cached_tokens=32)
     usage = Usage(
         prompt_tokens=600, completion_tokens=17, total_tokens=617, prompt_tokens_details=details
     )
     answer.take(_chunk(usage=usage), now=10.7)
     answer.finish()
-    assert list(_values(answer).values()) == ["3 ms", "142 ms", "31.4", "17", "576", "length"]
+    answer.asked = AskedModel(ModelCard(name="m"), memory_bytes=13_400_000_000)
+    assert list(_values(answer).values()) == [
+        "3 ms", "142 ms", "31.4", "17", "576", "32/600", "13.4 GB", "length",
+    ]  # fmt: skip
 
 
 def test_an_answer_too_short_for_a_speed_shows_none() -> None:

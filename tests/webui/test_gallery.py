@@ -41,7 +41,7 @@ def test_each_question_is_a_button_and_text_is_escaped() -> None:
     )
     html = gallery_html(gallery)
     assert "1 &lt; 2" in html
-    assert re.search(r'<button [^>]*data-pick="0\.0"[^>]*>A &lt;b&gt;\?</button>', html)
-    assert re.search(r'<button [^>]*data-pick="1\.0"[^>]*>C\?</button>', html)
+    assert re.search(r'<button [^>]*data-value="0\.0"[^>]*>A &lt;b&gt;\?</button>', html)
+    assert re.search(r'<button [^>]*data-value="1\.0"[^>]*>C\?</button>', html)
     assert html.count("<img ") == 2
     assert "\n" not in html

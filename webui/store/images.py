@@ -47,7 +47,7 @@ class ImageFolder:
             StoreError: it cannot be written.
         """
         digest = _digest_of(image.path)
-        path = self.path(digest)
+        path = self.path(digest, image.media_type)
         try:
             path.parent.mkdir(exist_ok=True, mode=0o700)
             if path.is_file():
@@ -63,20 +63,20 @@ class ImageFolder:
             ) from exc
         return replace(image, path=path, digest=digest)
 
-    def path(self, digest: str) -> Path:
-        """Where the image of this digest is, or would be.
-
-        Raises:
-            ValueError: this is no digest.
-        """
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"{digest!r} is no SHA-256 in hexadecimal digits")
-        return self.root / digest[:2] / digest
+    def path(self, digest: str, media_type: str) -> Path:
+        """Where the image of this digest is, or would be."""
+        return self._folder(digest) / f"{digest}.{media_type.rpartition('/')[2]}"
 
     def thumbnail(self, digest: str) -> Path:
-        """Where its small copy is."""
-        path = self.path(digest)
-        return path.with_name(path.name + _THUMBNAIL)
+        """Where its small copy is, or would be."""
+        return self._folder(digest) / (digest + _THUMBNAIL)
+
+    def find(self, digest: str) -> Path | None:
+        """The image of this digest, whatever its kind; None if there is none."""
+        if not _DIGEST.fullmatch(digest):
+            return None
+        paths = self._folder(digest).glob(digest + ".*")
+        return next((path for path in paths if not path.name.endswith(_THUMBNAIL)), None)
 
     def num_bytes(self) -> int:
         """How much all of it takes on the disk. Blocks."""
@@ -96,10 +96,13 @@ class ImageFolder:
         freed = 0
         for path in self._files():
             stat = path.stat()
-            if path.name.removesuffix(_THUMBNAIL) not in used and stat.st_mtime < older_than:
+            if path.name.partition(".")[0] not in used and stat.st_mtime < older_than:
                 path.unlink(missing_ok=True)
                 freed += stat.st_size
         return freed
+
+    def _folder(self, digest: str) -> Path:
+        return self.root / digest[:2]
 
     def _files(self) -> Iterator[Path]:
         for path in self.root.glob("??/*"):
@@ -130,6 +133,6 @@ def _shrink(source: Path, target: Path) -> None:
         image.draft("RGB", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         small = image.convert("RGBA" if image.has_transparency_data else "RGB")
     small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    partial = target.with_suffix(".partial")
-    small.save(partial, "WEBP", quality=80)
-    partial.replace(target)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as partial:
+        small.save(partial, "WEBP", quality=80)
+    Path(partial.name).replace(target)

@@ -185,7 +185,7 @@ def _turns(connection: sqlite3.Connection, identity: str, images: ImageFolder) -
         (identity,),
     )
     for number, digest, media_type, width, height, num_bytes, name in rows:
-        path = images.path(digest)
+        path = images.path(digest, media_type)
         image = UploadedImage(path, media_type, width, height, num_bytes, digest, name)
         turns[number].images += (image,)
     return turns
