@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from worker.checkpoint import delta, llava
+from worker.checkpoint import delta, llava, llava_mpt
 from worker.checkpoint.errors import (
     ArchitectureError,
     BaseModelError,
@@ -156,6 +156,13 @@ def _llava_plan(
     tokenizer_folder: CheckpointFolder,
 ) -> LoadPlan:
     config = folder.config
+    if llava.language_model_type(config) == "mpt":
+        # Its head is its embedding, which transformers' Llava wants to have twice.
+        heads = [
+            replace(source, rename=llava_mpt.head_from_embedding(source.rename))
+            for source in sources
+        ]
+        sources = (*heads, *sources)
     tower_source = WeightSource(tower.folder.weight_files(), rename_tower_tensor)
     # As in the original code: a copy of the tower in the checkpoint counts only where the tower
     # was trained too. Otherwise it is a leftover, and the tower's own folder is what was used.
@@ -197,6 +204,9 @@ _SHAPES = (
     "num_attention_heads",
     "num_key_value_heads",
     "vocab_size",
+    "d_model",
+    "n_heads",
+    "n_layers",
 )
 
 
