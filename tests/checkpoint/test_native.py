@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import warnings
 from contextlib import closing
@@ -205,6 +206,69 @@ def test_a_checkpoint_without_a_chat_template_asks_for_one(llava, tmp_path):
         load(folder)
 
 
+def test_a_checkpoint_without_its_processor_says_which_files_it_lacks(llava, tmp_path):
+    folder = tmp_path / "bare"
+    shutil.copytree(llava, folder)
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(errors.TokenizerError, match=r"no processor.*preprocessor_config.json"):
+        load(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_of_another_model(llava, tmp_path):
+    folder = tmp_path / "small"
+    shutil.copytree(llava, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 259
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(errors.TokenizerError, match="has 260 tokens and the model 259 embeddings"):
+        load(folder)
+
+
+def test_a_tensor_that_is_missing_is_named_before_a_weight_is_read(llava, tmp_path, monkeypatch):
+    folder = tmp_path / "gap"
+    shutil.copytree(llava, folder)
+    state = load_file(folder / "model.safetensors")
+    state.pop(next(name for name in state if "layers.1.self_attn.q_proj" in name))
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    monkeypatch.setattr("worker.checkpoint.tensors.TensorStore.read", lambda *_args: 1 / 0)
+    with pytest.raises(errors.IncompleteError, match=r"lacks 1 tensors.*layers.1.self_attn.q_proj"):
+        load(folder)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="it is there")
+def test_a_processor_that_cannot_do_without_torchvision_says_how_to_get_it(tmp_path):
+    config, processor = FAMILIES["mistral3"].make()
+    transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(errors.TokenizerError, match=r"pip install torchvision torch==\d"):
+        load(tmp_path)
+
+
+def test_an_encoder_with_a_decoder_is_refused(llava, tmp_path):
+    folder = tmp_path / "t5gemma2"
+    shutil.copytree(llava, folder)
+    transformers.T5Gemma2Config().save_pretrained(folder)
+    with pytest.raises(errors.ArchitectureError, match=r"'t5gemma2', an encoder with a decoder"):
+        load(folder)
+
+
+@pytest.mark.parametrize("bits", [{"load_in_4bit": True}, {"load_in_8bit": True}])
+def test_a_checkpoint_that_bitsandbytes_quantised_on_disk_loads_as_it_is(llava, tmp_path, bits):
+    shutil.copytree(llava, tmp_path, dirs_exist_ok=True)
+    settings = transformers.BitsAndBytesConfig(
+        **bits,
+        llm_int8_skip_modules=["lm_head", "model.vision_tower", "model.multi_modal_projector"],
+    )
+    saved = transformers.LlavaForConditionalGeneration.from_pretrained(
+        llava, quantization_config=settings
+    )
+    saved.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    inputs = loaded.inputs(loaded.prepare([question()], [PICTURE]))
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(**inputs).logits, saved(**inputs).logits)
+
+
 @pytest.mark.parametrize("prefix", ["model.language_model.layers", "language_model.model.layers"])
 def test_an_adapter_over_it_is_kept_apart_whatever_names_it_was_trained_with(
     llava, tmp_path, prefix
@@ -230,3 +294,71 @@ def test_an_adapter_over_it_is_kept_apart_whatever_names_it_was_trained_with(
     with torch.inference_mode():
         assert torch.allclose(adapted.model(**inputs).logits, expected, atol=1e-5)
     assert not torch.allclose(plain, expected, atol=1e-3)
+
+
+ADAPTED = ["llava", "qwen2_5_vl", "gemma3", "idefics3"]
+
+
+@pytest.fixture(scope="module", params=ADAPTED)
+def adapted(request, tmp_path_factory):
+    """A base, an adapter over it that names it, and the model that PEFT made of the two."""
+    root = tmp_path_factory.mktemp(f"{request.param}-lora")
+    base, adapter = root / "base", root / "adapter"
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config, processor = FAMILIES[request.param].make()
+        model = transformers.AutoModelForImageTextToText.from_config(config).eval()
+        wake_up(model)
+        model.save_pretrained(base)
+        processor.save_pretrained(base)
+        model.name_or_path = "base"
+        # The decoder's layers and a part of the encoder's, as checkpoints are tuned.
+        layers = r".*(language_model|text_model)\.layers.*(q_proj|v_proj|down_proj)|.*\.1\..*fc1"
+        trained = get_peft_model(
+            model, LoraConfig(r=4, target_modules=layers, init_lora_weights=False)
+        ).eval()
+        trained.save_pretrained(adapter)
+    return base, adapter, trained
+
+
+def test_an_adapter_finds_the_base_that_it_names_and_stays_unmerged(adapted):
+    base, adapter, trained = adapted
+    named = load(adapter)
+    assert (named.card.format, named.card.base) == ("vision-language-lora", "base")
+    given = load(adapter, base=base)
+    inputs = named.inputs(named.prepare([question()], [PICTURE]))
+    with torch.inference_mode():
+        expected = trained(**inputs).logits
+        assert torch.allclose(named.model(**inputs).logits, expected, atol=1e-5)
+        assert torch.allclose(given.model(**inputs).logits, expected, atol=1e-5)
+        named.adapters.use(None)
+        plain = named.model(**inputs).logits
+        with trained.disable_adapter():
+            assert torch.equal(plain, trained(**inputs).logits)
+    assert not torch.allclose(plain, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("quantisation", [Quantisation.INT8, Quantisation.NF4])
+def test_an_adapter_over_a_quantised_base_answers_as_generate_does(adapted, quantisation):
+    base, adapter, _ = adapted
+    loaded = load(adapter, base=base, quantisation=quantisation)
+    kinds = {type(module).__name__ for module in loaded.model.modules()}
+    assert kinds & {"Linear8bitLt", "Linear4bit"}
+    prompt = loaded.prepare([question()], [PICTURE])
+    inputs = loaded.inputs(prompt)
+    expected = generated(loaded, prompt)
+    assert answered(loaded, prompt) == expected
+    with torch.inference_mode():
+        adapted_logits = loaded.model(**inputs).logits
+        loaded.adapters.use(None)
+        assert not torch.allclose(adapted_logits, loaded.model(**inputs).logits, atol=1e-3)
+
+
+def test_an_adapter_for_another_family_names_the_modules_that_its_base_lacks(llava, tmp_path):
+    config, _ = FAMILIES["qwen2_5_vl"].make()
+    model = transformers.AutoModelForImageTextToText.from_config(config)
+    layers = LoraConfig(r=4, target_modules=r".*visual.*qkv")
+    get_peft_model(model, layers).save_pretrained(tmp_path)
+    with pytest.raises(errors.AdapterError, match=r"2 modules that its base lacks: \S*visual"):
+        load(tmp_path, base=llava)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from torch import nn
 from transformers import (
@@ -18,7 +19,8 @@ from transformers import (
 )
 
 from worker.checkpoint import llava
-from worker.checkpoint.errors import TemplateError
+from worker.checkpoint.errors import ArchitectureError, FormatError, TemplateError
+from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.llava_prompt import LlavaPrompting
 from worker.checkpoint.native_prompt import NativePrompting
 from worker.checkpoint.plan import Family, LoadPlan
@@ -66,7 +68,8 @@ def family_of(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
 def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     assert plan.image is not None  # noqa: S101 - every plan of this family has one
     settings = dict(plan.config)
-    config = CONFIG_MAPPING[settings.pop("model_type")](**settings)
+    config_class = CONFIG_MAPPING[settings.pop("model_type")]
+    config = _config(plan.folder, lambda: config_class(**settings))
     text_config = config.text_config
     tokenizer = load_tokenizer(
         plan.tokenizer_folder, text_config, num_embeddings=text_config.vocab_size
@@ -78,7 +81,7 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         tokenizer, template, image_token_id=config.image_token_index, setup=plan.image
     )
     return ModelFamily(
-        model_class=model_class(config.model_type, llava.projector_depth(plan.folder.config)),
+        model_class=model_class(config.model_type, llava.projector_depth(_own_config(plan))),
         config=config,
         tokenizer=tokenizer.tokenizer,
         prompting=prompting,
@@ -88,6 +91,13 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         image_tokens=plan.image.num_tokens(plan.image.tile_size, plan.image.tile_size),
         finish=_admit_placeholder,
     )
+
+
+def _own_config(plan: LoadPlan) -> Mapping[str, Any]:
+    """The original config: the checkpoint's, or for an adapter without one, its base's."""
+    if llava.is_original(plan.folder.config) or plan.base is None:
+        return plan.folder.config
+    return plan.base.config
 
 
 def _admit_placeholder(model: nn.Module) -> None:
@@ -108,8 +118,12 @@ def _admit_placeholder(model: nn.Module) -> None:
 
 def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     folder = plan.tokenizer_folder
-    config = AutoConfig.from_pretrained(
-        folder.path, trust_remote_code=spec.trust_remote_code, **llava.rope_parameters(plan.config)
+    rope = llava.rope_parameters(plan.config)
+    config = _config(
+        folder,
+        lambda: AutoConfig.from_pretrained(
+            folder.path, trust_remote_code=spec.trust_remote_code, **rope
+        ),
     )
     tokenizer = load_tokenizer(folder, config, num_embeddings=config.get_text_config().vocab_size)
     template = _template(plan, spec, tokenizer.tokenizer)
@@ -129,7 +143,15 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
 
 def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     path = plan.tokenizer_folder.path
-    config = AutoConfig.from_pretrained(path, trust_remote_code=spec.trust_remote_code)
+    config = _config(
+        plan.tokenizer_folder,
+        lambda: AutoConfig.from_pretrained(path, trust_remote_code=spec.trust_remote_code),
+    )
+    if config.is_encoder_decoder:
+        raise ArchitectureError(
+            f"{path} is of model_type {config.model_type!r}, an encoder with a decoder, which "
+            "this server cannot answer with: it serves models that continue their prompt"
+        )
     processor = load_processor(
         plan.tokenizer_folder, config, trust_remote_code=spec.trust_remote_code
     )
@@ -155,6 +177,22 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         image_token_id=image_token_id,
         image_tokens=prompting.prepare_text(IMAGE_MARKER, [square]).image_tokens,
     )
+
+
+def _config(folder: CheckpointFolder, make: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """A model's transformers config.
+
+    Raises:
+        FormatError: its values do not make one.
+    """
+    try:
+        return make()
+    except (StrictDataclassError, OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(
+            f"{folder.path}/config.json does not make a model: {reason}. Compare it with the one "
+            "of the original download"
+        ) from error
 
 
 def _image_token_id(config: Any, processor: Any) -> int:  # noqa: ANN401

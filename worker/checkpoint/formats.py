@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 from worker.checkpoint import delta, llava, llava_mpt
 from worker.checkpoint.errors import (
-    ArchitectureError,
     BaseModelError,
-    FormatError,
     IncompleteError,
     PathError,
 )
@@ -20,6 +17,7 @@ from worker.checkpoint.folder import CheckpointFolder, locate
 from worker.checkpoint.plan import AdapterSource, Family, LoadPlan, WeightSource
 from worker.checkpoint.spec import LoadSpec
 from worker.checkpoint.tower import Tower, rename_tower_tensor
+from worker.checkpoint.unrecognised import why_unrecognised
 
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 NON_LORA_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
@@ -56,18 +54,12 @@ def _plan_folder(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
     for row in FORMATS:
         if row.recognises(folder):
             return row.plan(folder, spec)
-    if not folder.config and not folder.has("adapter_config.json"):
-        raise FormatError(
-            f"{folder.path} is not a checkpoint: it has neither config.json nor "
-            f"adapter_config.json. It holds: {folder.listing()}"
-        )
-    if not folder.weight_files():
-        wanted = "; ".join(f"{row.name}: {row.needs}" for row in FORMATS)
-        raise IncompleteError(
-            f"{folder.path} has a config.json and no weights. It holds: {folder.listing()}. "
-            f"What each kind of checkpoint has: {wanted}"
-        )
-    raise _unknown_architecture(folder)
+    known = _known_types()
+    raise why_unrecognised(
+        folder,
+        known.vision_language | known.text,
+        [f"{row.name}: {row.needs}" for row in FORMATS],
+    )
 
 
 # --- original LLaVA
@@ -135,9 +127,9 @@ def _plan_llava_lora(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
 def _llava_over_base(
     kind: str, folder: CheckpointFolder, base: CheckpointFolder, projector: Path
 ) -> LoadPlan:
+    _require_same_shape(folder, base)
     tower = _tower(folder, base)
     rename = _own_names(folder.config)
-    _require_same_shape(folder, base)
     sources = (
         WeightSource(_weights(base), rename),
         WeightSource((projector,), rename),
@@ -213,6 +205,13 @@ _SHAPES = (
 def _require_same_shape(
     folder: CheckpointFolder, base: CheckpointFolder, *, may_grow: bool = False
 ) -> None:
+    wanted, found = llava.language_model_type(folder.config), base.config.get("model_type")
+    if not _original(base) and found != wanted:
+        raise BaseModelError(
+            f"{base.path} is not the base of {folder.path}: it is of model_type {found!r} instead "
+            f"of {wanted!r}. Give the language model that the checkpoint was trained from as "
+            "--model-base"
+        )
     differing = [
         f"{key} {base.config[key]} instead of {folder.config[key]}"
         for key in _SHAPES
@@ -237,8 +236,14 @@ def _plan_adapter(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
     base = _open_base(folder, spec, "the adapter was trained over")
     if _is_adapter(base):
         raise BaseModelError(f"the base {base.path} is itself an adapter; give a whole model")
+    if _original(base) and llava.needs_base(base):
+        raise BaseModelError(
+            f"the base {base.path} is itself a projector without a language model; give a whole "
+            "model"
+        )
     _require_adapter_weights(folder)
-    plan = _plan_folder(base, spec)
+    # The base is whole by itself.
+    plan = _plan_folder(base, replace(spec, model_base=None))
     return replace(
         plan, format=f"{plan.format}-lora", folder=folder, base=base,
         adapter=AdapterSource(folder, _MODULE_NAMES[plan.family]),
@@ -283,14 +288,24 @@ def _is_text(folder: CheckpointFolder) -> bool:
     return folder.config.get("model_type") in known and bool(folder.weight_files())
 
 
-def _plan_native(folder: CheckpointFolder, _spec: LoadSpec) -> LoadPlan:
+def _plan_native(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    _require_no_base(folder, spec)
     return _transformers_plan("vision-language", Family.NATIVE, folder)
 
 
-def _plan_text(folder: CheckpointFolder, _spec: LoadSpec) -> LoadPlan:
+def _plan_text(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    _require_no_base(folder, spec)
     plan = _transformers_plan("text", Family.TEXT, folder)
     template = "vicuna_v1" if folder.config.get("model_type") == "llama" else None
     return replace(plan, template=template)
+
+
+def _require_no_base(folder: CheckpointFolder, spec: LoadSpec) -> None:
+    if spec.model_base is not None:
+        raise BaseModelError(
+            f"{folder.path} is a whole checkpoint and no adapter over {spec.model_base}; it takes "
+            "no --model-base"
+        )
 
 
 def _transformers_plan(kind: str, family: Family, folder: CheckpointFolder) -> LoadPlan:
@@ -326,17 +341,6 @@ def _known_types() -> _KnownTypes:
     return _KnownTypes(
         frozenset(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
         frozenset(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-    )
-
-
-def _unknown_architecture(folder: CheckpointFolder) -> ArchitectureError:
-    kind = str(folder.config.get("model_type", "nothing"))
-    known = _known_types()
-    close = difflib.get_close_matches(kind, [*known.vision_language, *known.text], n=1, cutoff=0.4)
-    hint = f"; the closest known is {close[0]}" if close else ""
-    return ArchitectureError(
-        f"{folder.path} is of model_type {kind!r}, which this version of transformers cannot "
-        f"load as a chat model{hint}"
     )
 
 

@@ -12,6 +12,8 @@ from worker.checkpoint.errors import IncompleteError
 
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
+_LFS_POINTER = b"version https://git-lfs"
+
 # safetensors' names of dtypes: torch's name, bytes an element
 DTYPES: dict[str, tuple[str, int]] = {
     "F64": ("float64", 8),
@@ -50,9 +52,15 @@ def read_headers(file: Path) -> list[TensorHeader]:
     """The tensors of one weight file, safetensors or pickle.
 
     Raises:
-        IncompleteError: the file is cut short or damaged.
+        IncompleteError: the file is cut short or damaged, or stands for one that was not fetched.
         UnsafeFileError: the pickle holds more than tensors.
     """
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise IncompleteError(
+                f"{file} is not the file itself but Git's note of where it lies; fetch it with: "
+                f"git -C {file.parent} lfs pull"
+            )
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     # Pickles need torch; imported on use, so that looking at safetensors stays fast.

@@ -11,10 +11,29 @@ from typing import Any
 
 import torch
 
-from worker.checkpoint.errors import BaseModelError, CheckpointError, IncompleteError, TowerError
+from worker.checkpoint.errors import (
+    BaseModelError,
+    CheckpointError,
+    FormatError,
+    IncompleteError,
+    TokenizerError,
+    TowerError,
+)
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.plan import LoadPlan, Part, PlannedTensor, part_of
+from worker.checkpoint.progress_bars import without_progress_bars
 from worker.checkpoint.spec import AttentionName
+
+# What transformers' classes raise for a config that they cannot follow.
+_UNMADE = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def skeleton(
@@ -25,6 +44,7 @@ def skeleton(
     """The model without data. Its config is a copy, since building a model settles parts of it.
 
     Raises:
+        FormatError: the config does not make a model.
         CheckpointError: the model, or this machine, has no such attention.
     """
     config = copy.deepcopy(config)
@@ -33,10 +53,13 @@ def skeleton(
     try:
         with torch.device("meta"):
             return model_class(config)
-    except (ImportError, ValueError) as error:
-        if attn_implementation is None:
-            raise
+    except _UNMADE as error:
         reason = " ".join(str(error).split())
+        if attn_implementation is None:
+            raise FormatError(
+                f"the checkpoint's config.json does not make a {model_class.__name__}: {reason}. "
+                "Compare it with the one of the original download"
+            ) from error
         raise CheckpointError(
             f"--attn-implementation {attn_implementation} is not to be had for "
             f"{model_class.__name__} here: {reason}. Without the flag, transformers chooses"
@@ -76,6 +99,75 @@ def require_tensors(
             f"{found.header.file} does not fit the config of {plan.folder.path}: {len(other)} "
             f"tensors have another shape, such as {found.header.name}, which is "
             f"{_shape(found.header.shape)} instead of {_shape(wanted[name])}"
+        )
+
+
+def rehearse(
+    model_class: Any,  # noqa: ANN401
+    config: Any,  # noqa: ANN401
+    plan: LoadPlan,
+    tensors: Mapping[str, PlannedTensor],
+) -> None:
+    """Checks the same by letting transformers load shapes without data.
+
+    For checkpoints whose tensors transformers renames, or makes out of several, while it loads.
+
+    Raises:
+        IncompleteError: tensors are missing.
+        CheckpointError: tensors have other shapes than the config says.
+    """
+    shapes = {
+        name: torch.empty(
+            planned.header.shape, dtype=getattr(torch, planned.header.dtype), device="meta"
+        )
+        for name, planned in tensors.items()
+    }
+    with without_progress_bars():
+        _, loaded = model_class.from_pretrained(
+            None,
+            config=copy.deepcopy(config),
+            state_dict=shapes,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,  # reported below, with all names
+            output_loading_info=True,
+        )
+    require_complete(plan.tokenizer_folder, loaded)
+
+
+def require_complete(folder: CheckpointFolder, loaded: Mapping[str, Any]) -> None:
+    """Checks what transformers says of a model that it has filled.
+
+    Raises:
+        IncompleteError: tensors were missing.
+        CheckpointError: tensors had other shapes than the config says.
+    """
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise IncompleteError(
+            f"{folder.path} lacks {len(missing)} tensors of its model: {some(missing)}. Download "
+            "or copy its weights again, or compare its config.json with the original one"
+        )
+    mismatched = sorted(loaded["mismatched_keys"])
+    if mismatched:
+        name, found, wanted = mismatched[0]
+        raise CheckpointError(
+            f"{folder.path} has {len(mismatched)} tensors of another shape than its config.json "
+            f"says, such as {name}: {_shape(tuple(found))} instead of {_shape(tuple(wanted))}. One "
+            "of the two is of another model"
+        )
+
+
+def require_vocabulary(bones: Any, tokenizer: Any, folder: CheckpointFolder) -> None:  # noqa: ANN401
+    """Checks that every token has an embedding.
+
+    Raises:
+        TokenizerError: the tokenizer is larger than the model.
+    """
+    rows = bones.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise TokenizerError(
+            f"the tokenizer of {folder.path} has {len(tokenizer)} tokens and the model {rows} "
+            "embeddings: it belongs to another model"
         )
 
 

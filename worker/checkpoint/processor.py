@@ -16,6 +16,7 @@ from transformers.models.auto.processing_auto import processor_class_from_name
 
 from worker.checkpoint.errors import TokenizerError
 from worker.checkpoint.folder import CheckpointFolder
+from worker.checkpoint.tokens import require_tokenizer_file
 
 _VIDEO = "video_processor"
 # Where a checkpoint may name its processor's class, in transformers' order.
@@ -39,6 +40,12 @@ def load_processor(folder: CheckpointFolder, config: Any, *, trust_remote_code: 
         TokenizerError: it cannot be made; says which package or which file is missing.
     """
     path = folder.path
+    require_tokenizer_file(folder)
+    if folder.first(*_NAMING_FILES[:2]) is None:
+        raise TokenizerError(
+            f"{path} has no processor, which prepares images ({' or '.join(_NAMING_FILES[:2])}). "
+            f"It holds: {folder.listing()}. Copy it from the original download"
+        )
     try:
         if importlib.util.find_spec("torchvision") is None:
             made_for_both = _class_of(folder, config)

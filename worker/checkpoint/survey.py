@@ -15,7 +15,12 @@ from worker.checkpoint.layout import lay_out
 from worker.checkpoint.memory import LEAST_TOKENS, Held, ModelSize, count_weights
 from worker.checkpoint.placement import Placement, place
 from worker.checkpoint.plan import LoadPlan, PlannedTensor
-from worker.checkpoint.preflight import require_tensors, skeleton
+from worker.checkpoint.preflight import (
+    rehearse,
+    require_tensors,
+    require_vocabulary,
+    skeleton,
+)
 from worker.checkpoint.quantise import require_widths
 from worker.checkpoint.spec import LoadSpec
 
@@ -56,12 +61,18 @@ def survey(spec: LoadSpec) -> Survey:
     """
     plan = plan_load(spec)
     _require_mergeable(spec, plan)
+    _require_not_quantised_twice(spec, plan)
     tensors = plan.tensors()
     placement = place(spec, tensors)
     family = family_of(plan, spec)
     bones = skeleton(family.model_class, family.config, spec.attn_implementation)
     if family.names_are_final:
         require_tensors(bones, plan, tensors)
+    else:
+        require_vocabulary(bones, family.tokenizer, plan.tokenizer_folder)
+        # What is quantised on disk has other tensors than its model.
+        if not plan.config.get("quantization_config"):
+            rehearse(family.model_class, family.config, plan, tensors)
     if plan.adapter is not None:
         check_adapter(bones, plan.adapter)
     require_widths(bones, spec, placement.device)
@@ -86,4 +97,14 @@ def _require_mergeable(spec: LoadSpec, plan: LoadPlan) -> None:
         raise QuantisationError(
             f"--merge-lora would round the adapter to {spec.quantisation} together with its base, "
             "which loses what it has learned; leave it unmerged, or load in full precision"
+        )
+
+
+def _require_not_quantised_twice(spec: LoadSpec, plan: LoadPlan) -> None:
+    stored = plan.config.get("quantization_config")
+    if stored and spec.quantisation is not Quantisation.NONE:
+        raise QuantisationError(
+            f"{plan.tokenizer_folder.path} is quantised already "
+            f"({stored.get('quant_method', 'it does not say how')}) and loads as it is: leave out "
+            f"--load-{spec.quantisation}, or give the checkpoint that it was made from"
         )

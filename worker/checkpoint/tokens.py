@@ -136,14 +136,7 @@ def load_tokenizer(
     # Imported on use: this module's rules are tested without transformers' tables.
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    if (
-        folder.first("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-        is None
-    ):
-        raise TokenizerError(
-            f"{folder.path} has no tokenizer (tokenizer.json or tokenizer.model). "
-            f"It holds: {folder.listing()}"
-        )
+    require_tokenizer_file(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.path, config=config)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -163,6 +156,20 @@ def load_tokenizer(
         return LoadedTokenizer(tokenizer, encoder)
     _require_size(folder, len(tokenizer), num_embeddings)
     return LoadedTokenizer(tokenizer, FastEncoder(tokenizer, _leading_token(tokenizer)))
+
+
+def require_tokenizer_file(folder: CheckpointFolder) -> None:
+    """Checks that a folder has a tokenizer.
+
+    Raises:
+        TokenizerError: it has none.
+    """
+    files = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    if folder.first(*files) is None:
+        raise TokenizerError(
+            f"{folder.path} has no tokenizer (tokenizer.json or tokenizer.model). "
+            f"It holds: {folder.listing()}"
+        )
 
 
 def _leading_token(tokenizer: Any) -> int | None:  # noqa: ANN401

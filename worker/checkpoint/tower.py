@@ -11,7 +11,7 @@ from worker.checkpoint.errors import PathError, TowerError
 from worker.checkpoint.folder import CheckpointFolder, fetch, looks_like_hub_id
 
 # Encoders that transformers' Llava can hold, and the key their config has inside a two-tower one.
-_ENCODERS = {
+ENCODERS = {
     "clip_vision_model": "clip_vision_model",
     "siglip_vision_model": "siglip_vision_model",
     "clip": "clip_vision_model",
@@ -85,11 +85,11 @@ def _candidates(name: str, homes: Sequence[Path]) -> Iterator[Path]:
 
 def _open(folder: CheckpointFolder) -> Tower:
     kind = str(folder.config.get("model_type", ""))
-    encoder = _ENCODERS.get(kind)
+    encoder = ENCODERS.get(kind)
     if encoder is None:
         raise TowerError(
             f"{folder.path} is a {kind or 'model without a model_type'}, not a vision tower that "
-            f"can be used: expected one of {', '.join(_ENCODERS)}"
+            f"can be used: expected one of {', '.join(ENCODERS)}"
         )
     config = dict(folder.config.get("vision_config", {}) if kind != encoder else folder.config)
     config["model_type"] = encoder
