@@ -10,13 +10,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from controller.chassis.auth import BearerCheck
 from controller.chassis.http import error_response
 from controller.protocol.errors import AuthenticationError, RateLimitError
+from controller.protocol.legacy import GENERATE_STREAM
 from controller.quota import Quotas
+
+# What legacy clients ask for, and controllers above this one. A legacy worker's own paths are
+# guarded by whose addresses may join: it has nothing to show.
+_LEGACY_CLIENT_PATHS = frozenset(
+    {
+        GENERATE_STREAM,
+        "/get_worker_address",
+        "/list_language_models",
+        "/list_models",
+        "/list_multimodal_models",
+        "/worker_get_status",
+    }
+)
 
 
 class Access:
     """Turns away, before a byte of the body is read, whoever has not the secret that is needed.
 
-    ``/v1`` needs an API key; ``/fleet`` the fleet's token; ``GET /fleet/workers`` either of them.
+    ``/v1`` and the legacy clients' paths need an API key; ``/fleet`` the fleet's token;
+    ``GET /fleet/workers`` either of them.
     The rest (health, version, metrics, documentation) is open. A secret that was not configured is
     not asked for.
 
@@ -80,7 +95,7 @@ class Access:
 
     def _needed(self, path: str, method: str) -> list[BearerCheck]:
         """The checks of which one has to be passed; none where the path is open."""
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") or path in _LEGACY_CLIENT_PATHS:
             checks = [self._api_keys]
         elif path == "/fleet/workers" and method == "GET":
             checks = [self._fleet_token, self._api_keys]

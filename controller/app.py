@@ -11,25 +11,37 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controller.access import Access
-from controller.chassis.auth import BearerCheck, read_keys
+from controller.chassis.auth import ApiKey, BearerCheck, read_keys
 from controller.chassis.http import (
     RequestIdMiddleware,
     install_errors,
     install_health,
 )
-from controller.chassis.openapi import CHAT_COMPLETIONS, PREVIEW, Api
+from controller.chassis.openapi import CHAT_COMPLETIONS, COMPLETIONS, PREVIEW, Api
+from controller.chassis.tls import client_context
+from controller.choosing import Choosing
 from controller.dispatch import POLICIES
 from controller.external import ExternalServers
 from controller.inflight import InFlight
+from controller.joining import JoinRules
+from controller.legacy.reply import LegacyReply
+from controller.legacy.workers import LegacyWorkers
+from controller.lines import Lines
 from controller.metrics import Metrics
+from controller.protocol.legacy import GENERATE_STREAM
+from controller.quota import Quotas
 from controller.registry import Registry
 from controller.relay import Relay
+from controller.reply import Reply
+from controller.retry_budget import RetryBudget
 from controller.routes.fleet import fleet_router
+from controller.routes.legacy import legacy_router
 from controller.routes.public import public_router
-from controller.routes.relayed import RelayedRoute
+from controller.routes.relayed import RelayedRoute, RequestLimits
 from controller.settings import ControllerSettings
 from controller.upstream import Upstream
 from controller.vigil import CHECK_SECONDS, Vigil
@@ -40,7 +52,10 @@ _log = logging.getLogger(__name__)
 class Controller:
     """The controller as an ASGI application, with the drain that precedes its shutdown."""
 
-    def __init__(self, app: ASGIApp, in_flight: InFlight, *, grace_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, registry: Registry, in_flight: InFlight, *, grace_seconds: float
+    ) -> None:
+        self.registry = registry
         self._app = app
         self._in_flight = in_flight
         self._grace_seconds = grace_seconds
@@ -87,44 +102,56 @@ def create_app(
         KeyFileError: the file of API keys cannot be used.
     """
     api_keys = fleet_token = None
+    keys: tuple[ApiKey, ...] = ()
     if settings.api_keys is not None:
-        api_keys = BearerCheck(read_keys(settings.api_keys), what="An API key")
+        keys = read_keys(settings.api_keys)
+        api_keys = BearerCheck(keys, what="An API key")
     if settings.fleet_token is not None:
         fleet_token = BearerCheck.of_token(
             settings.fleet_token.get_secret_value(), what="The fleet's token"
         )
     registry = Registry(clock=clock, wall_clock=wall_clock)
     in_flight = InFlight(clock=clock)
-    metrics = Metrics(registry, in_flight, clock=clock)
-    upstream = Upstream(connect_seconds=settings.connect_seconds)
+    lines = Lines(max_waiting=settings.max_queue, clock=clock)
+    metrics = Metrics(registry, in_flight, lines, clock=clock)
+    upstream = Upstream(
+        connect_seconds=settings.connect_seconds, tls=client_context(settings.tls_ca)
+    )
     external = ExternalServers(registry, upstream, settings.external)
+    legacy = LegacyWorkers(registry, upstream)
     vigil = Vigil(clock=clock)
+    policy = POLICIES[settings.dispatch_method]
+    rng = rng or random.Random()  # noqa: S311  # spreads load, guards nothing
+    choosing = Choosing(
+        registry,
+        policy,
+        lines,
+        metrics,
+        patience_seconds=settings.queue_seconds,
+        clock=clock,
+        rng=rng,
+    )
     relay = Relay(
         registry,
-        POLICIES[settings.dispatch_method],
+        choosing,
         upstream,
         vigil,
         metrics,
+        budget=RetryBudget(clock=clock),
         attempts=settings.relay_attempts,
         clock=clock,
-        rng=rng or random.Random(),  # noqa: S311  # spreads load, guards nothing
     )
+    limits = RequestLimits(settings.max_body_bytes, settings.body_seconds, settings.request_seconds)
 
-    def relayed(path: str) -> RelayedRoute:
+    def relayed(path: str, reply: type[Reply] = Reply) -> RelayedRoute:
         return RelayedRoute(
-            path,
-            relay,
-            in_flight,
-            metrics,
-            max_body_bytes=settings.max_body_bytes,
-            body_seconds=settings.body_seconds,
-            clock=clock,
+            path, relay, in_flight, metrics, limits=limits, clock=clock, reply=reply
         )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with upstream, external:
-            rounds = asyncio.create_task(_make_rounds(registry, vigil, metrics, clock))
+        async with upstream, external, legacy:
+            rounds = asyncio.create_task(_make_rounds(registry, vigil, lines, metrics, clock))
             try:
                 yield
             finally:
@@ -134,13 +161,14 @@ def create_app(
     install_errors(api)
     install_health(api, not_ready_reason=lambda: _not_ready_reason(registry, in_flight))
     api.include_router(public_router(registry))
+    joining = JoinRules(
+        fleet_token=fleet_token,
+        trusts_network=settings.allow_anonymous_network_access,
+        legacy_workers=settings.legacy_workers,
+    )
+    api.include_router(fleet_router(registry, external, joining))
     api.include_router(
-        fleet_router(
-            registry,
-            external,
-            has_fleet_token=fleet_token is not None,
-            trusts_network=settings.allow_anonymous_network_access,
-        )
+        legacy_router(registry, legacy, policy, rng, check_address=joining.check_legacy)
     )
 
     @api.get("/metrics", tags=["health"])
@@ -148,11 +176,24 @@ def create_app(
         """Counters and gauges for Prometheus."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    paths = (CHAT_COMPLETIONS, PREVIEW)
-    app: ASGIApp = _Front({path: relayed(path) for path in paths}, api)
+    hot: dict[str, ASGIApp] = {
+        path: relayed(path) for path in (CHAT_COMPLETIONS, COMPLETIONS, PREVIEW)
+    }
+    hot[GENERATE_STREAM] = relayed(GENERATE_STREAM, LegacyReply)
+    app: ASGIApp = _Front(hot, api)
     if api_keys is not None or fleet_token is not None:
-        app = Access(app, api_keys=api_keys, fleet_token=fleet_token)
-    return Controller(RequestIdMiddleware(app), in_flight, grace_seconds=settings.grace_seconds)
+        app = Access(app, api_keys=api_keys, fleet_token=fleet_token, quotas=Quotas(keys))
+    if settings.cors_origins:  # outside of the rest: a browser's first question carries no key
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id", "x-request-timeout"],
+            expose_headers=["retry-after", "x-error-code", "x-request-id", "x-worker-id"],
+        )
+    return Controller(
+        RequestIdMiddleware(app), registry, in_flight, grace_seconds=settings.grace_seconds
+    )
 
 
 def _not_ready_reason(registry: Registry, in_flight: InFlight) -> str | None:
@@ -162,7 +203,11 @@ def _not_ready_reason(registry: Registry, in_flight: InFlight) -> str | None:
 
 
 async def _make_rounds(
-    registry: Registry, vigil: Vigil, metrics: Metrics, clock: Callable[[], float]
+    registry: Registry,
+    vigil: Vigil,
+    lines: Lines,
+    metrics: Metrics,
+    clock: Callable[[], float],
 ) -> None:
     """Forgets workers whose lease is over, ends waits for hung ones, measures this loop's lag."""
     while True:
@@ -170,6 +215,7 @@ async def _make_rounds(
         await asyncio.sleep(CHECK_SECONDS)
         metrics.loop_lag.observe(max(0.0, clock() - due))
         vigil.check()
+        lines.wake_all()  # leases end without news
         for record in registry.expire():
             _log.warning(
                 "worker %s at %s is gone: no heartbeat for %.1f s",

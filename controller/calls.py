@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from controller.framing import Framer
 from controller.legacy.bridge import LegacyAnswer, legacy_parameters
-from controller.legacy.frames import GENERATE_STREAM
 from controller.protocol import sse
+from controller.protocol.legacy import GENERATE_STREAM
 from controller.reply import Reply
 from controller.routing import RoutingHints
 from controller.upstream import Answer

@@ -76,13 +76,18 @@ class ControllerSettings(ProcessSettings):
         "and register workers",
     )
 
+    legacy_workers: tuple[str, ...] = Field(
+        default=(),
+        description="hosts and networks whose LLaVA and FastChat workers may join a fleet that has "
+        "a token, which they cannot show; with commas between them",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=(),
         description="origins of web pages that may call this API from a browser, with commas "
         "between them",
     )
 
-    @field_validator("external", "cors_origins", mode="before")
+    @field_validator("external", "legacy_workers", "cors_origins", mode="before")
     @classmethod
     def _split_addresses(cls, value: object) -> object:
         return split_list(value)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from controller.breaker import Breaker, BreakerState
-from controller.legacy.conversation import LegacyTemplate
 from controller.protocol.fleet import RegisterRequest, WorkerState, WorkerStatus
+from controller.protocol.legacy_templates import LegacyTemplate
 
 LEASE_BEATS = 3  # heartbeats that may be missed before a worker counts as gone
 LATE_BEATS = 2  # and before it is avoided while others are punctual

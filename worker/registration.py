@@ -1,7 +1,8 @@
 """Keeps this worker's lease with each of its controllers.
 
 Each controller has a loop of its own, so that one that is away delays nobody, and nothing that a
-request does ever waits for a controller.
+request does ever waits for a controller. A controller that does not know our fleet's API is taken
+for LLaVA's or FastChat's, and told what those understand.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from controller.protocol.fleet import (
     DrainRequest,
     LeaseReply,
     RegisterRequest,
+    WorkerState,
     WorkerStatus,
+)
+from controller.protocol.legacy import (
+    LegacyHeartbeat,
+    LegacyHeartbeatReply,
+    LegacyRegistration,
+    LegacyStatus,
 )
 
 _log = logging.getLogger(__name__)
@@ -29,6 +37,8 @@ _log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 0.1
 # Beats that meet a restarted controller at the same moment would be a burst.
 JITTER = 0.1
+# What a server says of a path that it does not know, or knows for GET alone.
+_NO_SUCH_PATH = frozenset({404, 405})
 # A controller that does not answer in this time is taken for absent.
 PATIENCE_SECONDS = 2.0
 
@@ -49,6 +59,7 @@ class _Lease:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     told: asyncio.Event = field(default_factory=asyncio.Event)  # it has the newest state
     is_registered: bool = False
+    is_legacy: bool = False  # it knows the old programs' wire alone
     failures: int = 0  # in a row
 
 
@@ -136,6 +147,9 @@ class Registration:
                 pass
 
     async def _beat(self, lease: _Lease) -> None:
+        if lease.is_legacy:
+            await self._beat_legacy(lease)
+            return
         controller = lease.membership.controller
         message = RegisterRequest(
             worker_id=self._worker_id,
@@ -145,16 +159,65 @@ class Registration:
             status=self._status(),
         )
         is_heartbeat = lease.is_registered
-        reply = await self._post(
-            controller + ("/fleet/heartbeat" if is_heartbeat else "/fleet/register"),
-            message.model_dump_json(exclude_none=True),
-        )
+        try:
+            reply = await self._post(
+                controller + ("/fleet/heartbeat" if is_heartbeat else "/fleet/register"),
+                message.model_dump_json(exclude_none=True),
+            )
+        except httpx.HTTPStatusError as exc:
+            if exc.response.status_code not in _NO_SUCH_PATH:
+                raise
+            lease.is_registered = False
+            await self._beat_legacy(lease)
+            lease.is_legacy = True
+            return
         known = LeaseReply.model_validate_json(reply.content).known
         if not is_heartbeat:
             _log.info("registered with %s as %s", controller, lease.membership.worker_address)
         elif lease.failures or not known:
             _log.info("%s is back and knows this worker", controller)
         lease.is_registered, lease.failures = True, 0
+        self._note_told(lease)
+
+    async def _beat_legacy(self, lease: _Lease) -> None:
+        """Registers or beats as LLaVA's and FastChat's workers do, and as often as ours do.
+
+        Their controllers know no state but being there: a worker that is not ready says nothing,
+        and its ``/worker_get_status`` says no to whoever asks. They count each request that they
+        send until the next beat, so that beating rarely would look like being busy.
+        """
+        controller, address = lease.membership.controller, lease.membership.worker_address
+        status = self._status()
+        if status.state is not WorkerState.READY:
+            lease.is_registered, lease.failures = False, 0
+            self._note_told(lease)
+            return
+        queue_length = status.load.running + status.load.waiting
+        try:
+            if lease.is_registered:
+                beat = LegacyHeartbeat(worker_name=address, queue_length=queue_length)
+                reply = await self._post(controller + "/receive_heart_beat", beat.model_dump_json())
+                lease.is_registered = LegacyHeartbeatReply.model_validate_json(reply.content).exist
+            if not lease.is_registered:
+                registration = LegacyRegistration(
+                    worker_name=address,
+                    check_heart_beat=True,
+                    worker_status=LegacyStatus(
+                        model_names=[card.name for card in status.models],
+                        queue_length=queue_length,
+                    ),
+                    multimodal=any(card.image_tokens is not None for card in status.models),
+                )
+                await self._post(controller + "/register_worker", registration.model_dump_json())
+                _log.info("registered with %s, a legacy controller, as %s", controller, address)
+        except httpx.HTTPStatusError:
+            # Something else may answer there by now.
+            lease.is_legacy = lease.is_registered = False
+            raise
+        lease.is_registered, lease.failures = True, 0
+        self._note_told(lease)
+
+    def _note_told(self, lease: _Lease) -> None:
         if not lease.wake.is_set():  # else something has changed since the status was taken
             lease.told.set()
 
@@ -189,6 +252,8 @@ class Registration:
         return pause * random.uniform(1 - JITTER, 1)  # noqa: S311 - spreads beats, hides nothing
 
     async def _drain(self, lease: _Lease) -> None:
+        if lease.is_legacy:  # its controller has no word for it; it hears no more of this worker
+            return
         body = DrainRequest(worker_id=self._worker_id).model_dump_json()
         try:
             await self._post(lease.membership.controller + "/fleet/drain", body)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from controller.chassis.openapi import CHAT_COMPLETIONS
-from controller.legacy.conversation import LegacyTemplate, render, template_by_name
-from controller.legacy.frames import END, FrameFramer
+from controller.legacy.frames import FrameFramer
 from controller.protocol import sse
 from controller.protocol.chat import (
     AnswerMessage,
@@ -30,6 +29,8 @@ from controller.protocol.chat import (
     Usage,
 )
 from controller.protocol.errors import BadRequestError, InternalError, UnsupportedError
+from controller.protocol.legacy import END
+from controller.protocol.legacy_templates import LegacyTemplate, render, template_by_name
 from controller.protocol.message import Message
 
 DEFAULT_ANSWER_TOKENS = 1024  # LLaVA's workers cap at it, FastChat's take it

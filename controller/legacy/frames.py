@@ -1,33 +1,11 @@
-"""The legacy stream: JSON objects, each with a NUL after it, whose text is cumulative.
-
-Source of the format: LLaVA ``llava/serve/model_worker.py`` and FastChat 0.2.36
-``fastchat/serve/model_worker.py``; both read and write it so.
-"""
+"""Where the frames of a legacy stream begin and end, found without decoding them."""
 
 from __future__ import annotations
 
-import json
-from enum import IntEnum
-
 from controller.framing import EventTooLongError
+from controller.protocol.legacy import END
 
-GENERATE_STREAM = "/worker_generate_stream"
-END = b"\0"
 MAX_FRAME_BYTES = 4 * 1024 * 1024  # a frame repeats the prompt and the whole answer so far
-
-
-class ErrorCode(IntEnum):
-    """LLaVA's codes; FastChat's begin at 40001 and 50001. All but 0 end the stream."""
-
-    OK = 0
-    WORKER = 1  # the worker could not answer
-    NO_WORKER = 2  # the controller knows none for this model
-    UNREACHABLE = 3  # the controller could not reach it, or it was lost
-
-
-def encode_frame(text: str, error_code: int = ErrorCode.OK, **more: object) -> bytes:
-    """One frame. ASCII alone, as the legacy programs write it, so that no reader stumbles."""
-    return json.dumps({"text": text, "error_code": error_code, **more}).encode() + END
 
 
 class FrameFramer:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.types import Send
 
 from controller.framing import Framer
-from controller.legacy.frames import ErrorCode, FrameFramer, encode_frame
+from controller.legacy.frames import FrameFramer
 from controller.protocol.errors import (
     ErrorBody,
     NoLiveWorkerError,
@@ -16,6 +16,7 @@ from controller.protocol.errors import (
     UnavailableError,
     WorkerLostError,
 )
+from controller.protocol.legacy import ErrorCode, encode_frame
 from controller.reply import Reply
 from controller.upstream import Headers
 from controller.worker_record import Wire

@@ -6,8 +6,8 @@ import logging
 
 from fastapi import APIRouter
 
-from controller.chassis.network import is_loopback
 from controller.external import ExternalServers
+from controller.joining import JoinRules
 from controller.protocol.errors import ErrorBody, PermissionDeniedError
 from controller.protocol.fleet import (
     DrainReply,
@@ -19,7 +19,6 @@ from controller.protocol.fleet import (
     RegisterRequest,
 )
 from controller.registry import Registry
-from controller.upstream import host_of
 
 _log = logging.getLogger(__name__)
 
@@ -27,37 +26,22 @@ _log = logging.getLogger(__name__)
 def fleet_router(
     registry: Registry,
     external: ExternalServers,
-    *,
-    has_fleet_token: bool,
-    trusts_network: bool,
+    joining: JoinRules,
 ) -> APIRouter:
     """The routes for workers and operators.
 
     Args:
         registry: the workers.
         external: the servers that do not register by themselves.
-        has_fleet_token: whether callers have shown that they belong to the fleet; only they may
-            have this process fetch an address.
-        trusts_network: whether anybody may register any address.
+        joining: whose addresses are let in; only callers with the token may have this process
+            fetch one.
     """
-
-    def check_address(address: str) -> None:
-        if has_fleet_token or trusts_network or is_loopback(host_of(address) or ""):
-            return
-        raise PermissionDeniedError(
-            f"{address} is not on this machine: without a fleet token anybody could have requests "
-            f"sent to any address. Start the controller with --fleet-token, or with "
-            f"--allow-anonymous-network-access if this network is trusted; a worker on this "
-            f"machine registers as http://127.0.0.1:PORT",
-            param="address",
-        )
-
     router = APIRouter(prefix="/fleet", tags=["fleet"])
 
     @router.post("/register", responses={403: {"model": ErrorBody}})
     async def register(message: RegisterRequest) -> LeaseReply:
         """Puts a worker on the list; again and again does no harm."""
-        check_address(message.address)
+        joining.check(message.address)
         reply = registry.register(message)
         _log_newcomer(message, reply)
         return reply
@@ -65,7 +49,7 @@ def fleet_router(
     @router.post("/heartbeat", responses={403: {"model": ErrorBody}, 409: {"model": ErrorBody}})
     async def heartbeat(message: RegisterRequest) -> LeaseReply:
         """Renews a worker's lease; a worker that was not on the list is so now."""
-        check_address(message.address)
+        joining.check(message.address)
         reply = registry.heartbeat(message)
         _log_newcomer(message, reply)
         return reply
@@ -82,7 +66,7 @@ def fleet_router(
     @router.post("/external", responses={403: {"model": ErrorBody}})
     async def add_external(message: ExternalRequest) -> ExternalReply:
         """Adds an OpenAI-compatible server; `drain` with its id takes it away again."""
-        if not has_fleet_token:
+        if not joining.has_token:
             raise PermissionDeniedError(
                 "An address is fetched only for those who have the fleet's token, and this "
                 "controller has none: start it with --fleet-token, or name the server there with "

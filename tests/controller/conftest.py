@@ -16,6 +16,7 @@ from controller.app import Controller, create_app
 from controller.chassis.serve import Server, listen
 from controller.protocol import sse
 from controller.protocol.fleet import WorkerLoad, WorkerState
+from controller.registry import Registry
 from controller.settings import ControllerSettings
 from tests.controller.mock_worker import MockWorker, Script
 
@@ -34,6 +35,10 @@ class Fleet:
     app: Controller
     client: httpx.AsyncClient
     stack: AsyncExitStack
+
+    @property
+    def registry(self) -> Registry:
+        return self.app.registry
 
     async def worker(
         self,

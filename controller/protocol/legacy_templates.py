@@ -13,10 +13,11 @@ from enum import IntEnum
 
 from controller.protocol.chat import ChatMessage, ImagePart, TextPart
 from controller.protocol.errors import BadRequestError
+from controller.protocol.legacy import IMAGE_MARKER
+from controller.protocol.message import Message
 
 Turn = tuple[bool, str]  # whether the assistant says it, and what
 
-LLAVA_IMAGE = "<image>"
 FASTCHAT_IMAGE = "$$<image>$$"
 
 
@@ -44,7 +45,7 @@ class LegacyTemplate:
     sep: str = " "
     sep2: str = "</s>"
     stop: tuple[str, ...] = ()
-    image: str = LLAVA_IMAGE
+    image: str = IMAGE_MARKER
     images_have_a_turn: bool = False  # "mmtag": an exchange of their own before the question
 
     @property
@@ -108,6 +109,60 @@ class LegacyTemplate:
                 said = f"<<SYS>>\n{self.system_message}\n<</SYS>>\n\n{said}"  # noqa: PLW2901
             text += f"{self.sep}[INST] {said} [/INST]"
         return text.removeprefix(self.sep)
+
+
+class FastChatConversation(Message):
+    """A template as FastChat's workers give it away, and its API server takes it."""
+
+    name: str
+    system_template: str = "{system_message}"
+    system_message: str = ""
+    roles: tuple[str, str]
+    messages: tuple[tuple[str, str | None], ...] = ()
+    offset: int = 0
+    sep_style: int
+    sep: str = "\n"
+    sep2: str | None = None
+    stop_str: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+
+    @classmethod
+    def of(cls, name: str, template: LegacyTemplate) -> FastChatConversation:
+        """A template in these terms."""
+        return cls(
+            name=name,
+            system_template=template.system_template,
+            system_message=template.system_message,
+            roles=template.roles,
+            sep_style=template.style.value,
+            sep=template.sep,
+            sep2=template.sep2,
+            stop_str=list(template.stop_strings),
+        )
+
+    def template(self) -> LegacyTemplate:
+        """The template.
+
+        Raises:
+            ValueError: its style is none of those that are known here.
+        """
+        stop = [self.stop_str] if isinstance(self.stop_str, str) else self.stop_str or []
+        return LegacyTemplate(
+            Style(self.sep_style),
+            roles=self.roles,
+            system_message=self.system_message,
+            system_template=self.system_template,
+            sep=self.sep,
+            sep2=self.sep2 or "",
+            stop=tuple(stop),
+            image=FASTCHAT_IMAGE,
+        )
+
+
+class ConversationReply(Message):
+    """``/worker_get_conv_template``."""
+
+    conv: FastChatConversation
 
 
 _CURIOUS = (
