@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from controller.protocol.chat import ChatMessage, ImageProcessMode
 from controller.protocol.fleet import LoadProgress, ModelCard
 from worker.checkpoint.adapter import attach_adapter, is_plain, lora_pairs
 from worker.checkpoint.card import card_of
-from worker.checkpoint.errors import CheckpointError, IncompleteError
+from worker.checkpoint.errors import QuantisationError
 from worker.checkpoint.families import ModelFamily
 from worker.checkpoint.generation import (
     GenerationDefaults,
@@ -27,12 +26,13 @@ from worker.checkpoint.lora import AdapterSet
 from worker.checkpoint.memory import require_memory
 from worker.checkpoint.placement import Placement
 from worker.checkpoint.plan import LoadPlan, Part
-from worker.checkpoint.preflight import some
+from worker.checkpoint.preflight import require_complete
+from worker.checkpoint.progress_bars import without_progress_bars
 from worker.checkpoint.projector_set import Projector
 from worker.checkpoint.prompt import PreparedPrompt, Prompting
 from worker.checkpoint.quantise import quantisation_config
 from worker.checkpoint.spec import LoadSpec
-from worker.checkpoint.survey import survey
+from worker.checkpoint.survey import Survey, survey
 from worker.checkpoint.templates import ChatTemplate
 from worker.checkpoint.tensors import TensorStore
 
@@ -148,8 +148,8 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     meter = _Meter(on_progress, sum(planned.header.num_bytes for planned in tensors.values()))
     store = TensorStore(meter.add)
     try:
-        with _without_progress_bars():
-            model = _build(family.model_class, family.config, store.lazy(tensors), spec, placement)
+        with without_progress_bars():
+            model = _build(surveyed, store.lazy(tensors))
     finally:
         store.close()
     family.finish(model)
@@ -206,37 +206,27 @@ def assemble(
     )
 
 
-def _build(
-    model_class: Any,  # noqa: ANN401 - transformers is untyped
-    config: Any,  # noqa: ANN401
-    state: Mapping[str, Any],
-    spec: LoadSpec,
-    placement: Placement,
-) -> Any:  # noqa: ANN401
+def _build(surveyed: Survey, state: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Fills the model from tensors that are still on disk; raises where any is missing."""
-    model, loaded = model_class.from_pretrained(
-        None,
-        config=config,
-        state_dict=state,
-        dtype=placement.dtype,
-        device_map=placement.transformers_map,
-        quantization_config=quantisation_config(spec, placement.dtype),
-        attn_implementation=spec.attn_implementation,
-        ignore_mismatched_sizes=True,  # reported below, with all names
-        output_loading_info=True,
-    )
-    missing = sorted(loaded["missing_keys"])
-    if missing:
-        raise IncompleteError(
-            f"{spec.model_path} lacks {len(missing)} tensors of its model: {some(missing)}"
+    spec, family, placement = surveyed.spec, surveyed.family, surveyed.placement
+    try:
+        model, loaded = family.model_class.from_pretrained(
+            None,
+            config=family.config,
+            state_dict=state,
+            dtype=placement.dtype,
+            device_map=placement.transformers_map,
+            quantization_config=quantisation_config(spec, placement.dtype),
+            attn_implementation=spec.attn_implementation,
+            ignore_mismatched_sizes=True,  # reported below, with all names
+            output_loading_info=True,
         )
-    mismatched = sorted(loaded["mismatched_keys"])
-    if mismatched:
-        name, found, wanted = mismatched[0]
-        raise CheckpointError(
-            f"{spec.model_path} has {len(mismatched)} tensors of another shape than its config "
-            f"says, such as {name}: {tuple(found)} instead of {tuple(wanted)}"
-        )
+    except ImportError as error:
+        # Asked for by what it was quantised with, before a tensor is read.
+        raise QuantisationError(
+            f"{spec.model_path} is quantised with a package that is not installed: {error}"
+        ) from error
+    require_complete(surveyed.plan.tokenizer_folder, loaded)
     return model
 
 
@@ -267,18 +257,3 @@ class _Meter:
         return LoadProgress(
             phase=phase, fraction=done / self._total, bytes_done=done, bytes_total=self._total
         )
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Keeps transformers' own bars off the terminal: progress is reported, not drawn."""
-    from transformers.utils import logging  # noqa: PLC0415
-
-    def silent(factory: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401, ARG001
-        return logging.EmptyTqdm(*args, **kwargs)
-
-    previous = logging.set_tqdm_hook(silent)
-    try:
-        yield
-    finally:
-        logging.set_tqdm_hook(previous)
