@@ -118,4 +118,4 @@ def _bytes(tensor: OutputTensor) -> memoryview:
     if tuple(made.shape) != tensor.shape:
         raise ValueError(f"{tensor.name} was announced as {tensor.shape} and is {made.shape}")
     flat = made.to(getattr(torch, tensor.dtype)).contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
