@@ -270,3 +270,15 @@ def test_an_image_of_any_shape_is_padded_or_cropped_as_by_the_original(
 ):
     original = make(Case(config={"image_aspect_ratio": aspect_ratio}), tmp_path / "checkpoint")
     require_same(load(tmp_path / "checkpoint"), original, VICUNA, noise(*size))
+
+
+def test_an_adapter_of_the_language_model_alone_loads_over_an_original_checkpoint():
+    base, adapter = ORACLE / "llava-v1.5-tiny", ORACLE / "vicuna-tiny-text-lora"
+    spec = LoadSpec(str(adapter), model_base=str(base), device="cpu", dtype="float32")
+    adapted = load_checkpoint(spec, lambda _progress: None)
+    assert (adapted.card.format, adapted.card.base) == ("llava-lora", base.name)
+    prompt = adapted.prompting.prepare_text(VICUNA, [noise(90, 40)])
+    with torch.inference_mode():
+        ours = adapted.model(**adapted.inputs(prompt)).logits
+        plain = load(base).model(**adapted.inputs(prompt)).logits
+    assert not torch.allclose(ours, plain, atol=1e-2)
