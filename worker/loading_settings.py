@@ -97,6 +97,13 @@ class LoadingSettings(FlagSettings):
         default=False, description="run code that comes with a checkpoint"
     )
 
+    mmap: bool = Field(
+        default=True,
+        description="map weights that are taken as they are, so that loading is quick and workers "
+        "of the same files share memory; with --no-mmap they are read, and the files may then be "
+        "overwritten",
+    )
+
     @field_validator("device_map", mode="before")
     @classmethod
     def _read_device_map(cls, value: object) -> object:
@@ -188,6 +195,7 @@ class LoadingSettings(FlagSettings):
             max_memory=self.max_memory,
             num_gpus=self.num_gpus,
             trust_remote_code=self.trust_remote_code,
+            mmap=self.mmap,
         )
 
 

@@ -59,6 +59,10 @@ class Loading(Section):
         default=None, description="run code that comes with a checkpoint"
     )
 
+    mmap: bool | None = Field(
+        default=None, description="false: read weights, and map none of their files"
+    )
+
     def flags(self) -> Iterator[str]:
         """The command line's words for what is given."""
         for name in type(self).model_fields:

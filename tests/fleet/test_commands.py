@@ -94,6 +94,7 @@ workers:
       merge_lora: true
       revision: v1
       trust_remote_code: false
+      mmap: false
   - name: mapped
     model_path: ./m
     port: 7004
@@ -118,7 +119,7 @@ def test_everything_about_loading_can_be_said_in_the_fleet_file():
     assert spread.max_memory == {"cuda:0": 20 * 1024**3, "cuda:1": 20 * 10**9}
     assert spread.four_bit == FourBit("fp4", False, "float16", "bfloat16")
     assert (spread.dtype, spread.attn_implementation) == ("bfloat16", "eager")
-    assert (spread.merge_lora, spread.trust_remote_code) == (True, False)
+    assert (spread.merge_lora, spread.trust_remote_code, spread.mmap) == (True, False, False)
     assert (spread.chat_template, spread.revision) == ("/fleets/mine.jinja", "v1")
     assert mapped.device_map == {"": "cuda:0", "lm_head": "cpu"}
     assert (mapped.int8_threshold, mapped.chat_template) == (4.0, "vicuna_v1")

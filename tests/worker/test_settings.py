@@ -6,6 +6,7 @@ import pytest
 
 from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import Quantisation
+from worker.checkpoint.spec import FourBit, LoadSpec
 from worker.settings import ENV_PREFIX, WorkerSettings
 from worker.vision.policy import DEFAULT_IMAGE_POLICY, RemotePolicy
 
@@ -139,3 +140,60 @@ def test_a_token_is_not_shown_with_the_settings(capsys):
     shown = capsys.readouterr().out
     assert "fleet_token" in shown
     assert "secret" not in shown
+
+
+def test_every_flag_of_loading_comes_to_what_is_loaded():
+    line = (
+        "--model-path m --load-4bit --dtype bfloat16 --device-map balanced --num-gpus 2 "
+        "--max-memory 0=20GiB,1=10GB --bnb-4bit-quant-type fp4 --no-bnb-4bit-use-double-quant "
+        "--bnb-4bit-compute-dtype float16 --bnb-4bit-quant-storage bfloat16 --no-mmap "
+        "--attn-implementation eager --revision main --trust-remote-code --merge-lora "
+        "--chat-template vicuna_v1 --model-name n --model-base b"
+    )
+    assert parse(line).load_spec() == LoadSpec(
+        "m",
+        model_base="b",
+        model_name="n",
+        quantisation=Quantisation.NF4,
+        dtype="bfloat16",
+        device_map="balanced",
+        num_gpus=2,
+        max_memory={"cuda:0": 20 * 1024**3, "cuda:1": 10 * 10**9},
+        four_bit=FourBit("fp4", False, "float16", "bfloat16"),
+        attn_implementation="eager",
+        revision="main",
+        trust_remote_code=True,
+        merge_lora=True,
+        chat_template="vicuna_v1",
+        mmap=False,
+    )
+    assert parse("--model-path m --load-8bit --int8-threshold 3").load_spec().int8_threshold == 3
+    assert parse("--model-path m").load_spec().trust_remote_code is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ("--int8-threshold 3", "--int8-threshold says nothing without --load-8bit"),
+        ("--bnb-4bit-quant-type fp4", "--bnb-4bit-quant-type says nothing without --load-4bit"),
+        ("--device cpu --num-gpus 2", "--device cpu puts the model on one device, --num-gpus"),
+        ("--device-map disk", "read again for each token"),
+        ('--device-map {"":0} --max-memory 0=1GiB', "--max-memory is for the strategies"),
+        ("--num-gpus 1 --max-memory 1=1GiB", "names cuda:1, and --num-gpus 1 leaves it out"),
+        ("--max-memory 20GiB", "'20GiB' is not DEVICE=SIZE"),
+        ("--num-gpus 0", "num_gpus (from --num-gpus)"),
+    ],
+)
+def test_flags_of_loading_that_contradict_each_other_are_named(flags, reason):
+    with pytest.raises(SettingsError) as caught:
+        parse(f"--model-path m {flags}")
+    assert reason in str(caught.value)
+
+
+def test_a_file_of_settings_may_write_devices_as_mappings(tmp_path):
+    file = tmp_path / "worker.yaml"
+    file.write_text("model-path: m\nmax-memory: {0: 20GiB, cpu: 60GiB}\ndevice-map: auto\n")
+    spec = parse(f"--config {file}").load_spec()
+    assert spec.max_memory == {"cuda:0": 20 * 1024**3, "cpu": 60 * 1024**3}
+    file.write_text('model-path: m\ndevice-map: {"": 0, lm_head: cpu}\n')
+    assert parse(f"--config {file}").load_spec().device_map == {"": "cuda:0", "lm_head": "cpu"}

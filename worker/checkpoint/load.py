@@ -146,7 +146,7 @@ def load_checkpoint(spec: LoadSpec, on_progress: OnProgress) -> LoadedCheckpoint
     card = card_of(surveyed)
     tensors = surveyed.tensors
     meter = _Meter(on_progress, sum(planned.header.num_bytes for planned in tensors.values()))
-    store = TensorStore(meter.add)
+    store = TensorStore(meter.add, maps=spec.mmap and placement.can_map)
     try:
         with without_progress_bars():
             model = _build(surveyed, store.lazy(tensors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,14 @@ class Placement:
             name: device.index if device.type == "cuda" else device.type
             for name, device in self.device_map.items()
         }
+
+    @property
+    def can_map(self) -> bool:
+        """Whether its weights may be mapped files.
+
+        Metal cannot use those; Windows would set aside memory for the whole of them.
+        """
+        return sys.platform != "win32" and all(device.type != "mps" for device in self.devices)
 
     @property
     def dtype_name(self) -> str:

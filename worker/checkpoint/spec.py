@@ -57,6 +57,7 @@ class LoadSpec:
         max_memory: bytes that the weights may take on each device, for a strategy.
         num_gpus: the first so many GPUs, for a strategy; None: all that are visible.
         trust_remote_code: whether code that came with a checkpoint may run.
+        mmap: whether weights may be mapped files; else they are read.
     """
 
     model_path: str
@@ -75,6 +76,7 @@ class LoadSpec:
     max_memory: Mapping[str, int] | None = None
     num_gpus: int | None = None
     trust_remote_code: bool = False
+    mmap: bool = True
 
     @property
     def served_name(self) -> str:

@@ -1,13 +1,17 @@
 """Tensors that stay on disk until the model takes them, one by one: there is no second copy.
 
-They are read, not mapped: a mapped file stays resident beside the converted or quantised weights,
-and takes the process with it when somebody overwrites it.
+A tensor is mapped by itself. One that is converted, quantised or sent to a GPU takes its mapping
+with it when it goes, so that nothing stays beside what was made of it; one that is taken as it is
+stays mapped, and its pages are those of the file, which all processes share.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from worker.checkpoint.pickles import load_pickle
 from worker.checkpoint.plan import Part, PlannedTensor
 
 # safetensors' names, which transformers asks a lazy tensor for.
+_PIECE = 1 << 20  # numbers
+
 _SAFETENSORS_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 
 
@@ -52,10 +58,12 @@ class TensorStore:
 
     Args:
         on_read: called after each tensor with its part and its bytes, one call at a time.
+        maps: whether tensors are mapped; else they are read into memory of their own.
     """
 
-    def __init__(self, on_read: Callable[[Part, int], None]) -> None:
+    def __init__(self, on_read: Callable[[Part, int], None], *, maps: bool = False) -> None:
         self._on_read = on_read
+        self._take = map_tensor if maps else read_tensor
         self._lock = threading.Lock()
         self._whole: dict[Path, Mapping[str, torch.Tensor]] = {}
 
@@ -71,7 +79,7 @@ class TensorStore:
         """
         tensor = self._read(planned.header)
         if planned.base is not None:
-            tensor = delta.combine(tensor, self._read(planned.base), sign=1)
+            tensor = delta.combine(tensor, self.pieces(planned.base), sign=1)
         with self._lock:
             self._on_read(planned.part, planned.header.num_bytes)
         return tensor
@@ -79,13 +87,25 @@ class TensorStore:
     def _read(self, header: TensorHeader) -> torch.Tensor:
         if header.offset is None:
             return self._from_whole_file(header)
-        return read_tensor(header, header.offset)
+        return self._take(header, header.offset)
+
+    def pieces(self, header: TensorHeader) -> Iterator[torch.Tensor]:
+        """A tensor's numbers in their order, a few MiB at a time: each is gone with the next."""
+        if header.offset is None:
+            yield self._from_whole_file(header).reshape(-1)
+            return
+        size = header.num_bytes // max(1, header.num_elements)
+        for start in range(0, header.num_elements, _PIECE):
+            count = min(_PIECE, header.num_elements - start)
+            piece = replace(header, shape=(count,), num_bytes=count * size)
+            yield read_tensor(piece, header.offset + start * size)
 
     def _from_whole_file(self, header: TensorHeader) -> torch.Tensor:
         with self._lock:
             if header.file not in self._whole:
                 self._whole[header.file] = load_pickle(header.file)
-            return self._whole[header.file][header.name]
+            # A copy: whoever asked for it may change it.
+            return self._whole[header.file][header.name].clone()
 
     def close(self) -> None:
         """Forgets files that had to be read whole."""
@@ -107,6 +127,30 @@ def read_tensor(header: TensorHeader, offset: int) -> torch.Tensor:
                     raise IncompleteError(f"{header.file} was cut short while it was being read")
                 view = view[count:]
     return data.view(dtype).reshape(header.shape)
+
+
+def map_tensor(header: TensorHeader, offset: int) -> torch.Tensor:
+    """A tensor whose memory is its place in the file, for as long as the tensor lives.
+
+    It may be written to, which copies the page and leaves the file alone. Where the file is cut
+    short under it, the process is killed by the system.
+
+    Raises:
+        IncompleteError: the file has become too short already.
+    """
+    dtype: torch.dtype = getattr(torch, header.dtype)
+    if not header.num_bytes:
+        return torch.empty(header.shape, dtype=dtype)
+    start = offset - offset % mmap.ALLOCATIONGRANULARITY
+    with header.file.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size < offset + header.num_bytes:
+            raise IncompleteError(f"{header.file} was cut short while it was being read")
+        length = offset - start + header.num_bytes
+        mapped = mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+    if hasattr(mmap, "MADV_WILLNEED"):
+        mapped.madvise(mmap.MADV_WILLNEED)  # a disk that is asked in pages is slow
+    flat = torch.frombuffer(mapped, dtype=dtype, count=header.num_elements, offset=offset - start)
+    return flat.reshape(header.shape)
 
 
 def load_tensors(file: Path) -> Mapping[str, torch.Tensor]:
