@@ -12,7 +12,7 @@ projector, the vision tower).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,21 +111,29 @@ def pair(
     return pairs
 
 
-def combine(tensor: torch.Tensor, base: torch.Tensor, *, sign: int) -> torch.Tensor:
+def combine(
+    tensor: torch.Tensor, pieces: Iterable[torch.Tensor], *, sign: int
+) -> torch.Tensor:  # fmt: skip
     """``tensor + sign * base`` over the base's rows, in the tensor's dtype; more rows stay.
 
     It is computed in float32 and rounded once, which for two float16 tensors is what LLaVA's own
     float16 sum gives.
+
+    Args:
+        tensor: is changed where it lies in one piece.
+        pieces: of the base, flat, in their order; so that no whole copy of it is needed.
+        sign: 1 or -1.
     """
     import torch  # noqa: PLC0415 - on use: recognising a delta does not need it
 
-    result = tensor.clone(memory_format=torch.contiguous_format)
-    flat, other = result.view(-1), base.reshape(-1)
-    wide = torch.float64 if torch.float64 in {tensor.dtype, base.dtype} else torch.float32
-    # Piece by piece, so that the wide copies stay small.
-    for start in range(0, other.numel(), _SAMPLE):
-        piece = slice(start, min(start + _SAMPLE, other.numel()))
-        flat[piece] = (flat[piece].to(wide) + sign * other[piece].to(wide)).to(tensor.dtype)
+    result = tensor.contiguous()
+    flat = result.view(-1)
+    start = 0
+    for other in pieces:
+        wide = torch.float64 if torch.float64 in {flat.dtype, other.dtype} else torch.float32
+        mine = flat[start : start + other.numel()]
+        mine.copy_(mine.to(wide) + sign * other.to(wide))
+        start += other.numel()
     return result
 
 

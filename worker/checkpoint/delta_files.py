@@ -73,7 +73,9 @@ def _write(
 
     def make(name: str) -> torch.Tensor:
         tensor = read(mine[name])
-        return delta.combine(tensor, read(pairs[name]), sign=sign) if name in pairs else tensor
+        return (
+            delta.combine(tensor, store.pieces(pairs[name]), sign=sign) if name in pairs else tensor
+        )
 
     tensors = [
         OutputTensor(header.name, header.shape, header.dtype, partial(make, name))
