@@ -85,6 +85,16 @@ def test_a_model_of_pure_chance_keeps_to_the_schema(kind, seed, min_tokens):
     check_answer(made.decode(tokens, skip_special_tokens=True))
 
 
+def test_rows_of_different_tokenizers_are_held_together():
+    chance = torch.Generator().manual_seed(0)
+    kinds = ("bytes", "sentencepiece")
+    asked = SamplingParams(temperature=1.0, seed=1, json_schema=ANY_OBJECT)
+    rows, batch = [factory(kind, 4_000).sampler(asked, ()) for kind in kinds], SamplingBatch()
+    for _ in range(20):
+        tokens = batch.sample(rows, torch.randn(2, 4_000, generator=chance))
+        assert [token.error for token in tokens] == [None, None]
+
+
 async def answer_of(engine, asked):
     text, finished = "", None
     async for event in engine.generate(asked):

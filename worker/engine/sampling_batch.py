@@ -138,11 +138,14 @@ class _Rows:
         ]
         if not held:
             return None
-        # All of one tokenizer, so of one width.
-        words = torch.full((len(held), held[0][1].words), -1, dtype=torch.int32)
+        # Adapters may bring tokenizers of their own: what is beyond one's tokens may not come.
+        width = max(constraint.words for _, constraint in held)
+        words = torch.zeros(len(held), width, dtype=torch.int32)
         for row, (_, constraint) in zip(words, held, strict=True):
             if constraint.error is None:
                 constraint.fill(row)
+            else:
+                row.fill_(-1)  # whatever comes: the answer ends with its error
         words = words.to(self._device, non_blocking=True)
         bits = torch.arange(32, dtype=torch.int32, device=self._device)
         allowed = (words[..., None] >> bits & 1).bool().flatten(1)[:, : self._vocab_size]
