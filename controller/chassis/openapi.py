@@ -12,6 +12,7 @@ from controller.chassis.http import package_version
 from controller.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from controller.protocol.completions import Completion, CompletionRequest
 from controller.protocol.errors import ErrorBody
+from controller.protocol.legacy import GENERATE_STREAM
 from controller.protocol.preview import Preview, PreviewRequest
 
 CHAT_COMPLETIONS = "/v1/chat/completions"
@@ -32,6 +33,8 @@ class Api(FastAPI):
             lifespan=lifespan,
             docs_url=None,
             redoc_url=None,
+            # A redirect would name whatever host the request says it was sent to.
+            redirect_slashes=False,
         )
 
     def openapi(self) -> dict[str, Any]:
@@ -48,7 +51,20 @@ class Api(FastAPI):
             schema, COMPLETIONS, "Text completion", CompletionRequest, (Completion, Completion)
         )
         _describe_preview(schema)
+        schema["paths"].setdefault(GENERATE_STREAM, _LEGACY_STREAM)
         return schema
+
+
+_LEGACY_STREAM: dict[str, Any] = {
+    "post": {
+        "tags": ["legacy"],
+        "summary": "Legacy stream",
+        "description": "LLaVA's and FastChat's: a prompt in, frames of cumulative text out.",
+        "operationId": "worker_generate_stream",
+        "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
+        "responses": {"200": {"description": "JSON objects, each with a NUL after it"}},
+    }
+}
 
 
 def _references(
