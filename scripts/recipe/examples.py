@@ -10,14 +10,15 @@ from typing import Final
 
 from recipe import chinese, english
 from recipe.drawing import draw_clean
-from recipe.queries import Kind, Query, Reference
+from recipe.queries import Direction, Kind, Query, Reference
 from recipe.world import GRID, Placement, Scene, Thing
 
 _SIDE: Final = 392  # pixels
 _SEED: Final = 12
 _ABOUT: Final = (
     "The demo models know pictures of one to four coloured shapes on a plain background: they "
-    "describe them, count, and name colours, shapes and places. demo-llava-zh answers in Chinese."
+    "describe them, count, compare places, and name colours, shapes and places. demo-llava-zh "
+    "answers in Chinese."
 )
 
 
@@ -30,6 +31,11 @@ class Prompt:
     answer_zh: str
 
 
+_LEFT_OF_STAR: Final = Query(Kind.BESIDE, Reference(shape="star"), direction=Direction.LEFT)
+_RIGHT_OF_CROSS: Final = Query(Kind.BESIDE, Reference(shape="cross"), direction=Direction.RIGHT)
+_CIRCLE_ABOVE_SQUARE: Final = Query(
+    Kind.RELATION, Reference(shape="circle"), Reference(shape="square"), Direction.ABOVE
+)
 _Asked = tuple[str, Query]
 _EXAMPLES: Final[tuple[tuple[str, Scene, tuple[_Asked, ...]], ...]] = (
     (
@@ -39,8 +45,9 @@ _EXAMPLES: Final[tuple[tuple[str, Scene, tuple[_Asked, ...]], ...]] = (
             (Thing(0, "red", "circle"), Thing(4, "blue", "star"), Thing(8, "green", "square")),
         ),
         (
-            ("What colour is the star?", Query(Kind.COLOUR, Reference(shape="star"))),
-            ("Where is the blue star?", Query(Kind.WHERE, Reference("blue", "star"))),
+            ("Describe the image.", Query(Kind.DESCRIBE)),
+            ("What is to the left of the star?", _LEFT_OF_STAR),
+            ("Is the circle above the square?", _CIRCLE_ABOVE_SQUARE),
         ),
     ),
     (
@@ -56,15 +63,15 @@ _EXAMPLES: Final[tuple[tuple[str, Scene, tuple[_Asked, ...]], ...]] = (
         ),
         (
             ("Where is the yellow heart?", Query(Kind.WHERE, Reference("yellow", "heart"))),
-            ("Is there a yellow heart?", Query(Kind.EXISTS, Reference("yellow", "heart"))),
+            ("How many hearts are there?", Query(Kind.COUNT, Reference(shape="heart"))),
         ),
     ),
     (
         "night.png",
         Scene("black", (Thing(2, "yellow", "star"), Thing(6, "pink", "heart"))),
         (
+            ("Describe the image.", Query(Kind.DESCRIBE)),
             ("What shape is the yellow thing?", Query(Kind.SHAPE, Reference("yellow"))),
-            ("Is there a red circle?", Query(Kind.EXISTS, Reference("red", "circle"))),
         ),
     ),
     (
@@ -72,7 +79,8 @@ _EXAMPLES: Final[tuple[tuple[str, Scene, tuple[_Asked, ...]], ...]] = (
         Scene("lavender", (Thing(3, "green", "cross"), Thing(5, "red", "square"))),
         (
             ("What colour is the square?", Query(Kind.COLOUR, Reference(shape="square"))),
-            ("What shape is the green thing?", Query(Kind.SHAPE, Reference("green"))),
+            ("What is to the right of the cross?", _RIGHT_OF_CROSS),
+            ("Is there a red circle?", Query(Kind.EXISTS, Reference("red", "circle"))),
         ),
     ),
     (

@@ -51,7 +51,7 @@ class Plan:
     easy_steps: int = 150  # with at most one, two, three things; the first of them twice
     hiding_steps: int = 800  # until all ground words are in sight
     language_scenes: int = 40_000
-    look_scenes: int = 16_000
+    look_scenes: int = 32_000
     imitate_steps: int = 500
     align_steps: int = 200
     tune_steps: int = 1100
