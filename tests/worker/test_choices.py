@@ -114,11 +114,12 @@ def test_a_prompt_is_used_once_however_many_answers_it_has():
 
 
 def test_figures_of_several_answers_are_those_of_all_together():
-    one = finished(time_to_first_token_ms=5.0, generation_time_ms=9.0, tokens_per_second=2.0)
-    two = finished(time_to_first_token_ms=4.0, generation_time_ms=7.0, tokens_per_second=3.0)
+    one = finished(time_to_first_token_ms=5.0, generation_time_ms=9.0, tokens_per_second=2.1)
+    two = finished(time_to_first_token_ms=4.0, generation_time_ms=7.0, tokens_per_second=3.2)
     together = overall_metrics([one, two])
     assert together.time_to_first_token_ms == 4.0
     assert together.generation_time_ms == 9.0
-    assert together.tokens_per_second == 5.0
+    assert together.tokens_per_second == 5.3
+    assert together.queue_time_ms == 1.0
     assert together.mean_itl_ms is None
     assert overall_metrics([one]) == one.metrics

@@ -99,7 +99,7 @@ def total_usage(choices: Sequence[Finished], *, per_prompt: int) -> Usage:
 
 
 def overall_metrics(choices: Sequence[Finished]) -> Metrics:
-    """How long the choices took together: from the first token of any to the last of any."""
+    """How long the choices took together: the first wait and token of any, the pace of all."""
     metrics = [finished.metrics for finished in choices]
     if len(metrics) == 1:
         return metrics[0]
@@ -111,10 +111,10 @@ def overall_metrics(choices: Sequence[Finished]) -> Metrics:
     gaps = known("mean_itl_ms")
     return metrics[0].model_copy(
         update={
-            "queue_time_ms": max(known("queue_time_ms")),
+            "queue_time_ms": min(known("queue_time_ms")),
             "time_to_first_token_ms": min(known("time_to_first_token_ms"), default=None),
             "generation_time_ms": max(known("generation_time_ms"), default=None),
             "mean_itl_ms": round(sum(gaps) / len(gaps), 3) if gaps else None,
-            "tokens_per_second": sum(known("tokens_per_second")) or None,
+            "tokens_per_second": round(sum(known("tokens_per_second")), 2) or None,
         }
     )
