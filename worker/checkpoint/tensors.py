@@ -23,9 +23,9 @@ from worker.checkpoint.headers import TensorHeader, read_headers
 from worker.checkpoint.pickles import load_pickle
 from worker.checkpoint.plan import Part, PlannedTensor
 
-# safetensors' names, which transformers asks a lazy tensor for.
-_PIECE = 1 << 20  # numbers
+_PIECE = 1 << 18  # numbers that are held at once of a tensor that is added to another
 
+# safetensors' names, which transformers asks a lazy tensor for.
 _SAFETENSORS_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 
 
@@ -77,17 +77,25 @@ class TensorStore:
         Raises:
             IncompleteError: the file has changed since its header was read.
         """
-        tensor = self._read(planned.header)
-        if planned.base is not None:
+        if planned.base is None:
+            tensor = self._read(planned.header)
+        else:
+            # Mapped whatever the rest is: the base's pieces come and go beside it, and malloc would
+            # keep the gaps that they leave between tensors.
+            tensor = self._read(planned.header, map_tensor)
             tensor = delta.combine(tensor, self.pieces(planned.base), sign=1)
         with self._lock:
             self._on_read(planned.part, planned.header.num_bytes)
         return tensor
 
-    def _read(self, header: TensorHeader) -> torch.Tensor:
+    def _read(
+        self,
+        header: TensorHeader,
+        take: Callable[[TensorHeader, int], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         if header.offset is None:
             return self._from_whole_file(header)
-        return self._take(header, header.offset)
+        return (take or self._take)(header, header.offset)
 
     def pieces(self, header: TensorHeader) -> Iterator[torch.Tensor]:
         """A tensor's numbers in their order, a few MiB at a time: each is gone with the next."""
