@@ -48,6 +48,9 @@ from controller.vigil import CHECK_SECONDS, Vigil
 
 _log = logging.getLogger(__name__)
 
+# A loop that is this late was stopped, or its machine slept: heartbeats came and were not read.
+STANDSTILL_SECONDS = 1.0
+
 
 class Controller:
     """The controller as an ASGI application, with the drain that precedes its shutdown."""
@@ -213,7 +216,11 @@ async def _make_rounds(
     while True:
         due = clock() + CHECK_SECONDS
         await asyncio.sleep(CHECK_SECONDS)
-        metrics.loop_lag.observe(max(0.0, clock() - due))
+        lag = max(0.0, clock() - due)
+        metrics.loop_lag.observe(lag)
+        if lag > STANDSTILL_SECONDS:
+            _log.warning("this process stood still for %.1f s", lag)
+            registry.forgive(lag)
         vigil.check()
         lines.wake_all()  # leases end without news
         for record in registry.expire():

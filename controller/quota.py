@@ -57,10 +57,12 @@ class Quotas:
         for rate in self._rates.get(owner, ()):
             if not await self._limiter.hit(rate, owner):
                 stats = await self._limiter.get_window_stats(rate, owner)
+                # A wall clock that was set back must not make this a matter of years.
+                wait = min(stats.reset_time - time.time(), rate.get_expiry())
                 raise RateLimitError(
                     f"This API key may send {rate.amount} requests in {_period(rate)}, and has; "
                     f"wait as long as Retry-After says",
-                    retry_after_seconds=max(1.0, stats.reset_time - time.time()),
+                    retry_after_seconds=max(1.0, wait),
                 )
         self._open[owner] += 1
         try:

@@ -100,6 +100,12 @@ class Registry:
         record.breaker.fail(reason, self._clock())
         self._changed(record)
 
+    def forgive(self, seconds: float) -> None:
+        """This process stood still for so long: nobody is late for what it could not hear."""
+        for record in self._workers.values():
+            record.lease = Lease(record.lease.renewed_at + seconds, record.lease.seconds)
+        self._listed = None
+
     def expire(self) -> list[WorkerRecord]:
         """Forgets the workers whose lease is over, and returns them.
 

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from controller.chassis.head_guard import HeadGuard
 from controller.chassis.settings import ProcessSettings
 
 
@@ -63,6 +64,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=HeadGuard,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -57,6 +57,7 @@ class Script:
     error_event: ParagoneError | None = None  # ends a stream after two words
     newline: bytes = b"\n"
     piece_bytes: int | None = None  # writes in pieces of this size, wherever events end
+    stands_still: bool = False  # at the fault: another one kills it there
     endless_bytes: int = 0  # goes on with words of this size until nobody reads
 
 
@@ -186,6 +187,12 @@ class MockWorker:
             for task in (answer, gone):
                 task.cancel()
 
+    async def _fail(self, writer: asyncio.StreamWriter) -> bool:
+        if self.script.stands_still:
+            print("standing still", flush=True)
+            await asyncio.sleep(3600)
+        return _reset(writer)
+
     async def _list_models(self, headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         self.listings += 1
         self.listing_headers = headers
@@ -205,7 +212,7 @@ class MockWorker:
         if script.fault is Fault.HANG:
             await asyncio.sleep(3600)
         if script.fault is Fault.AT_BYTE_ZERO:
-            return _reset(writer)
+            return await self._fail(writer)
         if not request.get("stream"):
             return await self._answer_whole(writer)
         return await self._answer_stream(writer, str(request["model"]))
@@ -232,10 +239,10 @@ class MockWorker:
         head = _head(200, {"content-type": "application/json"}, len(body))
         if self.script.fault is Fault.AFTER_HEADERS:
             await self._write(writer, head)
-            return _reset(writer)
+            return await self._fail(writer)
         if self.script.fault is Fault.MID_EVENT:
             await self._write(writer, head + body[: len(body) // 2])
-            return _reset(writer)
+            return await self._fail(writer)
         await self._write(writer, head + body)
         return True
 
@@ -243,11 +250,11 @@ class MockWorker:
         script = self.script
         await self._write(writer, _head(200, {"content-type": "text/event-stream"}, None))
         if script.fault is Fault.AFTER_HEADERS:
-            return _reset(writer)
+            return await self._fail(writer)
         if script.fault is Fault.AFTER_PING:
             await self._event(writer, sse.PING)
             await asyncio.sleep(0.05)
-            return _reset(writer)
+            return await self._fail(writer)
 
         def event(delta: Delta, finish: FinishReason | None = None) -> bytes:
             choice = ChunkChoice(delta=delta, finish_reason=finish)
@@ -262,7 +269,7 @@ class MockWorker:
                     part = event(Delta(content=word))[:40]
                     await self._write(writer, b"%x\r\n%b\r\n" % (len(part), part))
                     await asyncio.sleep(0.05)
-                    return _reset(writer)
+                    return await self._fail(writer)
                 if script.fault is Fault.CLEAN_CLOSE:
                     await self._write(writer, b"0\r\n\r\n")
                     return True
@@ -276,7 +283,7 @@ class MockWorker:
             await self._event(writer, event(Delta(content="x" * script.endless_bytes)))
         if script.fault is Fault.BEFORE_DONE:
             await asyncio.sleep(0.05)
-            return _reset(writer)
+            return await self._fail(writer)
         last = ChatCompletionChunk(
             id="chatcmpl-1",
             created=1,
@@ -287,7 +294,7 @@ class MockWorker:
         await self._event(writer, event(Delta(), FinishReason.STOP) + sse.encode(last) + sse.DONE)
         if script.fault is Fault.BEFORE_TERMINATOR:
             await asyncio.sleep(0.05)
-            return _reset(writer)
+            return await self._fail(writer)
         await self._write(writer, b"0\r\n\r\n")
         return True
 
@@ -301,6 +308,8 @@ class MockWorker:
                 await asyncio.sleep(0)
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if writer.is_closing():  # uvloop has an error of its own for that
+            raise ConnectionResetError
         writer.write(data)
         await writer.drain()
         self.bytes_written += len(data)
@@ -321,8 +330,15 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
     return False
 
 
-async def _run(controller: str, worker_id: str, model: str, word_seconds: float) -> None:
-    script = Script(words=[f" {number}" for number in range(200)], word_seconds=word_seconds)
+async def _run(
+    controller: str, worker_id: str, model: str, word_seconds: float, fault: Fault | None
+) -> None:
+    script = Script(
+        words=[f" {number}" for number in range(200)],
+        word_seconds=word_seconds,
+        fault=fault,
+        stands_still=True,
+    )
     async with (
         MockWorker(worker_id=worker_id, script=script) as worker,
         httpx.AsyncClient() as client,
@@ -337,4 +353,5 @@ async def _run(controller: str, worker_id: str, model: str, word_seconds: float)
 
 
 if __name__ == "__main__":
-    asyncio.run(_run(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))
+    fault_given = Fault(sys.argv[5]) if len(sys.argv) > 5 else None
+    asyncio.run(_run(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), fault_given))
