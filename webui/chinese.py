@@ -162,7 +162,7 @@ CHINESE: dict[str, str] = {
     "Image mode": "图像模式",
     "default: the checkpoint's": "default：按检查点",
     "Chat template": "对话模板",
-    "as the chat ({value})": "同对话（{value}）",
+    "as the chat": "同对话",
     "Same seed in all columns, where answers are drawn": "抽样时所有列使用相同种子",
     "One column after another, for a single small GPU": "逐列依次回答（适合单块小显卡）",
     # Behind an answer

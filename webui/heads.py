@@ -56,6 +56,15 @@ class Heads:
             names = default_columns(self._watch.catalogue, current, limit=DEFAULT_COLUMNS)
             conversation.arrange(names)
 
+    def fill(self, conversation: Conversation) -> None:
+        """Gives columns that were added models which no other column has, as far as they go."""
+        shown = {conversation.columns[lane].model for lane in conversation.visible}
+        models = self._watch.catalogue.models
+        unused = [model.name for model in models if model.name not in shown]
+        for lane in conversation.visible:
+            if conversation.columns[lane].model is None and unused:
+                conversation.columns[lane].model = unused.pop(0)
+
     def updates(self, conversation: Conversation, tab: Tab) -> Updates:
         """What differs from what the tab was told; it counts as told then."""
         page, catalogue = self._page, self._watch.catalogue

@@ -205,19 +205,21 @@ def _build_settings() -> SettingsPanel:
     head = _html("settings-head")
     problem = _html("settings-problem")
     with gr.Row():
-        temperature, top_p, top_k = text(), text(), text()
+        temperature, top_p = text(), text()
     with gr.Row():
-        max_tokens, seed = text(), text()
+        top_k, max_tokens = text(), text()
     system_prompt = gr.Textbox(lines=2, max_lines=6)
     with gr.Row():
+        seed = text()
         image_mode = gr.Dropdown(
             choices=[mode.value for mode in ImageProcessMode],
             value=ImageProcessMode.DEFAULT.value,
             min_width=120,
         )
-        chat_template = text()
-    same_seed = gr.Checkbox(value=True, container=False)
-    sequential = gr.Checkbox(value=False, container=False)
+    chat_template = text()
+    # Without a label from the start a checkbox never shows one.
+    same_seed = gr.Checkbox(value=True, container=False, label="Same seed")
+    sequential = gr.Checkbox(value=False, container=False, label="One after another")
     values = (
         temperature,
         top_p,

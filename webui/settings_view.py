@@ -27,7 +27,7 @@ def settings_updates(
     for (name, (label, info)), component in zip(labels.items(), panel.values, strict=True):
         if name == "image_process_mode":
             modes = [(mode.value, mode.value) for mode in ImageProcessMode]
-            inherited = (words("as the chat ({value})", value=chat[name]), _INHERITED)
+            inherited = (words("as the chat"), _INHERITED)
             updates[component] = gr.update(
                 label=label,
                 info=info,

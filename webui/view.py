@@ -91,6 +91,7 @@ class View:
 
     def arrangement(self, conversation: Conversation, tab: Tab) -> Updates:
         """After columns were added, removed or moved: all that stands at a place."""
+        self._heads.fill(conversation)
         return self._heads.updates(conversation, tab) | self.answers(conversation, tab)
 
     def answers(self, conversation: Conversation, tab: Tab) -> Updates:

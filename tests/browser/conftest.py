@@ -33,6 +33,8 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a camera that shows a moving pattern
+    "--use-fake-ui-for-media-stream",  # which the person has allowed
 ]
 
 
@@ -96,6 +98,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     """One for all tests, so that Gradio's files come from its cache; tabs share nothing else."""
     opened = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     opened.set_default_timeout(60_000)
+    opened.grant_permissions(["clipboard-read", "clipboard-write"])
     expect.set_options(timeout=30_000)  # two busy cores are slow
     yield opened
     opened.close()
@@ -126,6 +129,14 @@ def page(context: BrowserContext, requested: list[str], web_url: str) -> Iterato
     tab.close()
     assert errors == []
     assert [address for address in requested if not address.startswith(web_url)] == []
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A small red image."""
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(path)
+    return path
 
 
 @pytest.fixture

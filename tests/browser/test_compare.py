@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
 from controller.protocol.chat import ImagePart, TextPart
@@ -19,13 +18,6 @@ from tests.webui.servers import eventually
 
 pytestmark = pytest.mark.browser
 LONG = " ".join(f"word{number}" for number in range(2000))
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture.png"
-    Image.new("RGB", (64, 48), (200, 30, 30)).save(path)
-    return path
 
 
 def test_four_columns_stream_their_own_answers_with_figures(
@@ -257,10 +249,11 @@ def test_enter_sends_and_shift_enter_breaks_the_line(
 
 
 def test_the_settings_are_sent(compare: ComparePage, page: Page, fake: FakeController) -> None:
-    page.get_by_role("button", name="Settings").click()
-    page.get_by_label("Max tokens").fill("33")
-    page.get_by_label("Seed").fill("7")
-    page.get_by_label("System prompt").fill("Be brief.")
+    compare.open_settings()
+    compare.set("Max tokens", "33")
+    compare.set("Seed", "7")
+    compare.set("System prompt", "Be brief.")
+    compare.close_drawer()
     compare.ask("Hello")
     eventually(lambda: len(fake.exchanges) == 4)
     for exchange in fake.exchanges:
@@ -330,7 +323,7 @@ def test_a_reload_finds_the_conversation_again(
 def test_columns_can_be_hidden_and_given_other_models(
     compare: ComparePage, page: Page, fake: FakeController
 ) -> None:
-    page.locator("#num-columns").get_by_text("2", exact=True).click()
+    compare.show_columns(2)
     compare.expect_columns(["demo-llava", "demo-llava-8bit"])
     compare.columns[1].model.click()
     page.get_by_role("option", name="demo-llava-zh").click()
@@ -421,20 +414,24 @@ def test_every_control_has_a_name_and_the_page_a_heading(
     expect(page.get_by_role("status").filter(has_text="done")).to_contain_text("Column")
 
 
-def test_on_a_phone_the_columns_lie_side_by_side_and_the_page_keeps_its_width(
+def test_on_a_phone_a_tab_shows_one_column_and_the_page_keeps_its_width(
     compare: ComparePage, page: Page
 ) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
+    expect(compare.tabs).to_have_count(4)
     compare.ask("What is in the picture?")
     compare.columns[0].expect_state("done")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    first, second = (column.box.bounding_box() for column in compare.columns[:2])
-    assert first is not None
-    assert second is not None
-    assert 300 < first["width"] < 390
-    assert second["y"] == first["y"]
-    compare.columns[3].box.scroll_into_view_if_needed()
-    expect(compare.columns[3].box).to_be_in_viewport(ratio=0.9)
+    expect(compare.columns[0].box).to_be_visible()
+    expect(compare.columns[2].box).to_be_hidden()
+    page.get_by_role("tab", name="demo-llava-4bit").click()
+    expect(compare.columns[2].box).to_be_in_viewport(ratio=0.9)
+    expect(compare.columns[0].box).to_be_hidden()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="demo-llava-zh")).to_be_focused()
+    expect(compare.columns[3].box).to_be_visible()
+    compare.columns[3].request.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_dark_and_light_follow_the_button(compare: ComparePage, page: Page) -> None:

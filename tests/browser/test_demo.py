@@ -65,9 +65,10 @@ def test_stop_in_mid_answer_ends_the_generation_in_every_worker(
     demo: ComparePage, demo_fleet: DemoFleet, page: Page
 ) -> None:
     # Hot sampling goes on for long, as a rule; an answer that ends by itself is asked for again.
-    page.get_by_role("button", name="Settings").click()
-    page.get_by_label("Temperature").first.fill("2")
-    page.get_by_label("Max tokens").fill("900")
+    demo.open_settings()
+    demo.set("Temperature", "2")
+    demo.set("Max tokens", "900")
+    demo.close_drawer()
     for _ in range(10):
         demo.ask("Tell me a very long story about everything you know.")
         expect(demo.columns[0].stop).to_be_enabled(timeout=SECONDS * 1000)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,7 @@ from controller.protocol import sse
 from controller.protocol.chat import (
     ChatCompletionChunk,
     ChatCompletionRequest,
+    ChatMessage,
     ChunkChoice,
     Delta,
     FinishReason,
@@ -44,6 +46,13 @@ from controller.protocol.fleet import (
     WorkerState,
     WorkerStatus,
     WorkerView,
+)
+from controller.protocol.preview import (
+    Preview,
+    PreviewGrid,
+    PreviewImage,
+    PreviewRequest,
+    PreviewTile,
 )
 
 Fault = Literal["hang", "refuse", "error_midway", "break_midway"]
@@ -81,6 +90,7 @@ class FakeController:
 
     models: dict[str, FakeModel] = field(default_factory=dict)
     exchanges: list[Exchange] = field(default_factory=list)
+    previews: list[PreviewRequest] = field(default_factory=list)
 
     def of(self, model: str) -> list[Exchange]:
         """The exchanges with one model, oldest first."""
@@ -113,6 +123,13 @@ class FakeController:
             stream = self._stream(model, exchange)
             return StreamingResponse(stream, media_type=sse.MEDIA_TYPE, headers=headers)
 
+        @app.post("/v1/preview")
+        async def preview(body: PreviewRequest) -> Preview:
+            if body.model not in self.models:
+                raise ModelNotFoundError(f"Nobody serves a model named {body.model!r}.")
+            self.previews.append(body)
+            return _preview(body)
+
         return app
 
     async def _stream(self, model: FakeModel, exchange: Exchange) -> AsyncIterator[bytes]:
@@ -144,12 +161,7 @@ async def _events(model: FakeModel, exchange: Exchange) -> AsyncIterator[bytes]:
         await asyncio.sleep(max(0.0, began + number / model.pieces_per_second - time.monotonic()))
         exchange.num_sent += 1
         yield _chunk(name, Delta(content=word if number == 0 else " " + word))
-    num_images = sum(
-        isinstance(part, ImagePart)
-        for message in exchange.request.messages
-        if isinstance(message.content, list)
-        for part in message.content
-    )
+    num_images = _num_images(exchange.request.messages)
     metrics = Metrics(
         queue_time_ms=0.4,
         time_to_first_token_ms=41.0,
@@ -171,6 +183,45 @@ async def _events(model: FakeModel, exchange: Exchange) -> AsyncIterator[bytes]:
     yield sse.DONE
 
 
+def _num_images(messages: Sequence[ChatMessage]) -> int:
+    return sum(
+        isinstance(part, ImagePart)
+        for message in messages
+        if isinstance(message.content, list)
+        for part in message.content
+    )
+
+
+def _preview(asked: PreviewRequest) -> Preview:
+    """Each image as an overview and two tiles."""
+    pixel = base64.b64encode(
+        bytes.fromhex(
+            "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+            "0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+        )
+    ).decode()
+    url = f"data:image/png;base64,{pixel}"
+    tiles = [
+        PreviewTile(kind=kind, image_url=url, width=28, height=28)
+        for kind in ("overview", "tile", "tile")
+    ]
+    seen = PreviewImage(
+        width=64,
+        height=48,
+        image_tokens=IMAGE_TOKENS,
+        grid=PreviewGrid(rows=1, columns=2),
+        tiles=tiles,
+    )
+    number = _num_images(asked.messages)
+    return Preview(
+        model=asked.model,
+        prompt="USER: " + "<image>\n" * number + "hello ASSISTANT:",
+        prompt_tokens=80,
+        image_tokens=number * IMAGE_TOKENS,
+        images=[seen] * number,
+    )
+
+
 def _chunk(
     model: str,
     delta: Delta,
@@ -190,7 +241,7 @@ def _view(model: FakeModel) -> WorkerView:
     status = WorkerStatus(
         state=model.state,
         models=[model.card],
-        load=WorkerLoad(running=model.running),
+        load=WorkerLoad(running=model.running, memory_bytes=812_000_000),
         progress=model.progress,
     )
     return WorkerView(

@@ -197,6 +197,7 @@
       }
     });
     all(".lane").forEach((lane, place) => lane.classList.toggle("shown", place === shownTab));
+    find("#columns")?.classList.toggle("many", tabs.length > 4);
   };
   const showTab = (place, { focus = false } = {}) => {
     shownTab = place;
