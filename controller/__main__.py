@@ -12,6 +12,7 @@ from controller.chassis.logs import configure_logging
 from controller.chassis.serve import ListenError, Server, listen, serve
 from controller.chassis.settings import SettingsError
 from controller.settings import ENV_PREFIX, ControllerSettings
+from controller.tracing import TracingError
 
 _log = logging.getLogger("controller")
 
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         app = create_app(settings)
         sock = listen(settings.host, settings.port)
-    except (KeyFileError, ListenError) as exc:
+    except (KeyFileError, ListenError, TracingError) as exc:
         sys.stderr.write(f"controller: {exc}\n")
         return 1
     _raise_descriptor_limit()

@@ -43,6 +43,7 @@ from controller.routes.legacy import legacy_router
 from controller.routes.public import public_router
 from controller.routes.relayed import RelayedRoute, RequestLimits
 from controller.settings import ControllerSettings
+from controller.tracing import Tracing, otlp_tracing
 from controller.upstream import Upstream
 from controller.vigil import CHECK_SECONDS, Vigil
 
@@ -92,6 +93,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
+    tracing: Tracing | None = None,
 ) -> Controller:
     """Builds a controller.
 
@@ -100,10 +102,14 @@ def create_app(
         clock: monotonic seconds.
         wall_clock: Unix seconds.
         rng: where policies take chance from; None seeds one from the system.
+        tracing: where spans go; None makes it of the settings.
 
     Raises:
         KeyFileError: the file of API keys cannot be used.
+        TracingError: spans cannot be sent.
     """
+    if tracing is None and settings.otlp_endpoint is not None:
+        tracing = otlp_tracing(settings.otlp_endpoint)
     api_keys = fleet_token = None
     keys: tuple[ApiKey, ...] = ()
     if settings.api_keys is not None:
@@ -148,7 +154,14 @@ def create_app(
 
     def relayed(path: str, reply: type[Reply] = Reply) -> RelayedRoute:
         return RelayedRoute(
-            path, relay, in_flight, metrics, limits=limits, clock=clock, reply=reply
+            path,
+            relay,
+            in_flight,
+            metrics,
+            limits=limits,
+            clock=clock,
+            reply=reply,
+            tracing=tracing,
         )
 
     @asynccontextmanager
@@ -159,6 +172,8 @@ def create_app(
                 yield
             finally:
                 rounds.cancel()
+                if tracing is not None:
+                    await asyncio.to_thread(tracing.close)
 
     api = Api("Paragone controller", lifespan)
     install_errors(api)

@@ -130,6 +130,7 @@ class Relay:
             except NobodyLeftError:
                 break
             exchange.tried.append(record)
+            reply.worker_id = record.worker_id
             if await self._ask(record, exchange):
                 return
         await self._give_up(exchange)

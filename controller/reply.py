@@ -35,6 +35,8 @@ class Reply:
         self._send = send
         self.wants_stream = False  # until the request was read
         self.status: int | None = None  # None until the head was sent
+        self.error_code: str | None = None  # of the error that it ended with
+        self.worker_id: str | None = None  # who answered last
         self.has_content = False  # more than comments was sent: there is no way back
 
     def expect(self, *, stream: bool, beginning: str) -> None:  # noqa: ARG002  # legacy's alone
@@ -82,6 +84,7 @@ class Reply:
 
     async def fail_with(self, status: int, headers: Mapping[str, str], body: ErrorBody) -> None:
         """Likewise, with an error that came from elsewhere."""
+        self.error_code = body.error.code or body.error.type
         if self.status is not None:
             await self._send({"type": "http.response.body", "body": sse.encode_error(body)})
             return

@@ -70,6 +70,11 @@ class ControllerSettings(ProcessSettings):
         description="OpenAI-compatible servers (vLLM, SGLang, llama.cpp, Ollama) whose models "
         "appear beside ours: what stands before /v1, several with commas between them",
     )
+    otlp_endpoint: ServerAddress | None = Field(
+        default=None,
+        description="where a span for each request goes, as OTLP over HTTP: "
+        "http://host:4318/v1/traces; needs paragone[otel]",
+    )
     allow_anonymous_network_access: bool = Field(
         default=False,
         description="listen beyond this machine although anybody there can then send requests "

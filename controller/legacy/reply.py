@@ -59,6 +59,7 @@ class LegacyReply(Reply):
 
     async def fail(self, error: ParagoneError) -> None:
         """One frame with an error code, and the end."""
+        self.error_code = error.code
         await self._fail(error.message, _code(error), error.headers())
 
     async def fail_with(

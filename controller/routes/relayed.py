@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -29,6 +30,7 @@ from controller.relay import TIMEOUT_HEADER, Relay
 from controller.reply import Reply
 from controller.routes.body import ClientGoneError, read_json_body
 from controller.routing import RoutingHints, routing_hints
+from controller.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class RelayedRoute:
         limits: of bodies and answers.
         clock: monotonic seconds.
         reply: an answer in this route's wire.
+        tracing: where spans go; None passes trace context on as it came.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class RelayedRoute:
         limits: RequestLimits,
         clock: Callable[[], float],
         reply: Callable[[Send], Reply] = Reply,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._path = path
         self._relay = relay
         self._in_flight = in_flight
@@ -114,9 +119,11 @@ class RelayedRoute:
             )
             hints = routing_hints(body)
             reply.expect(stream=hints.stream, beginning=hints.beginning)
-            with self._in_flight.track(hints.model):
+            with self._in_flight.track(hints.model), self._traced(scope, hints, reply) as context:
                 seconds = limits.answer_seconds_of(scope, hints)
-                request = self._request(scope, body, hints, arrival, seconds)
+                deadline = None if seconds is None else arrival + seconds
+                headers = _forwarded(scope, context)
+                request = RelayRequest(self._path, body, headers, hints, arrival, deadline)
                 async with HangUp(receive) as hang_up:
                     if seconds is None:
                         await self._relay.answer(request, reply)
@@ -152,6 +159,14 @@ class RelayedRoute:
             )
         self._metrics.requests.labels(model, str(reply.status)).inc()
 
+    def _traced(
+        self, scope: Scope, hints: RoutingHints, reply: Reply
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """A span around the answer; yields the trace context that goes to the worker."""
+        if self._tracing is None:
+            return nullcontext({})
+        return self._tracing.span(scope["headers"], self._path, hints.model, reply)
+
     async def _answer_within(
         self, left: float, seconds: float, request: RelayRequest, reply: Reply
     ) -> None:
@@ -172,20 +187,15 @@ class RelayedRoute:
                 f"arrived is valid"
             ) from exc
 
-    def _request(
-        self,
-        scope: Scope,
-        body: bytes,
-        hints: RoutingHints,
-        arrival: float,
-        seconds: float | None,
-    ) -> RelayRequest:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in scope["headers"]
-            if name in _FORWARDED
-        }
-        headers["content-type"] = "application/json"
-        headers["x-request-id"] = scope["state"]["request_id"]
-        deadline = None if seconds is None else arrival + seconds
-        return RelayRequest(self._path, body, headers, hints, arrival, deadline)
+
+def _forwarded(scope: Scope, context: Mapping[str, str]) -> dict[str, str]:
+    """The headers for the worker; ``context`` is the trace's, where there are spans of ours."""
+    headers = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in _FORWARDED
+    }
+    headers.update(context)
+    headers["content-type"] = "application/json"
+    headers["x-request-id"] = scope["state"]["request_id"]
+    return headers

@@ -18,6 +18,7 @@ from controller.protocol import sse
 from controller.protocol.fleet import WorkerLoad, WorkerState
 from controller.registry import Registry
 from controller.settings import ControllerSettings
+from controller.tracing import Tracing
 from tests.controller.mock_worker import MockWorker, Script
 
 
@@ -101,9 +102,11 @@ async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> Non
 
 
 @asynccontextmanager
-async def running_controller(**settings: Any) -> AsyncIterator[Fleet]:
+async def running_controller(
+    *, tracing: Tracing | None = None, **settings: Any
+) -> AsyncIterator[Fleet]:
     """A controller on a free port, served as its process serves it."""
-    app = create_app(ControllerSettings(port=0, **settings))
+    app = create_app(ControllerSettings(port=0, **settings), tracing=tracing)
     sock = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     server = Server(app, grace_seconds=1, before_shutdown=app.drain)
