@@ -19,6 +19,20 @@ ensure_chromium() {
   [[ ${CI:-} != true ]] || exit 1
 }
 
+# ensure_chinese_font: leaves a font for Chinese, without which pictures of the page show boxes.
+ensure_chinese_font() {
+  command -v fc-list >/dev/null && [[ -n $(fc-list :lang=zh) ]] && return
+  if command -v apt-get >/dev/null && [[ $(id -u) == 0 ]]; then
+    say "installing a font for Chinese"
+    if { _run apt-get update && _run env DEBIAN_FRONTEND=noninteractive apt-get install \
+      --yes --no-install-recommends fonts-wqy-microhei; } >/dev/null; then
+      return
+    fi
+  fi
+  say "no font for Chinese: install one (Debian: apt-get install fonts-wqy-microhei)"
+  return 1
+}
+
 _has_chromium() {
   [[ -n ${PARAGONE_CHROMIUM:-} ]] && return
   command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
