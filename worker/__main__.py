@@ -69,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) -> Engine:
         # A wrong path or a broken folder is known from its small files, without torch.
         on_progress(LoadProgress(phase="reading headers"))
-        describe(settings.load_spec())
+        describe(settings.base_spec())
         # Importing torch takes seconds, so it happens here, on the loading thread.
         on_progress(LoadProgress(phase="importing torch"))
         from worker.engine.build import build_engine  # noqa: PLC0415
 
         return build_engine(
-            settings.load_spec(),
+            settings.base_spec(),
             engine=settings.engine,
             threads=settings.threads,
             max_running=settings.limit_model_concurrency,
@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prefix_bytes=settings.prefix_cache_bytes,
                 image_bytes=settings.image_cache_bytes,
             ),
+            loras=settings.loras(),
+            takes_adapters=settings.allow_runtime_lora,
             on_progress=on_progress,
             on_device_lost=on_device_lost,
         )
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def stop() -> None:
         server.should_exit = True
 
-    name, token = settings.load_spec().served_name, settings.fleet_token
+    name, token = settings.base_spec().served_name, settings.fleet_token
     worker = Worker(
         ModelCard(name=name, quantisation=settings.quantisation),
         build,
@@ -102,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fleet_token=token.get_secret_value() if token else None,
         body_limits=BodyLimits(settings.max_body_bytes, settings.body_seconds),
         image_policy=settings.image_policy(),
+        adapter_root=settings.adapter_root(),
         grace_seconds=settings.grace_seconds,
         tls=client_context(settings.tls_ca),
         on_failure=stop,

@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ from worker.checkpoint.errors import CheckpointError
 from worker.lifecycle import Lifecycle
 from worker.loading import EngineBuilder, load_engine
 from worker.registration import Membership, Registration
+from worker.routes.adapters import adapter_routes
 from worker.routes.answering import Answering
 from worker.routes.body import DEFAULT_BODY_LIMITS, BodyLimits
 from worker.routes.chat import chat_routes
@@ -54,6 +56,7 @@ class Worker:
         body_limits: what a request's body may be.
         image_policy: what images it may have.
         fleet_token: what controllers ask workers for, where they do.
+        adapter_root: the folder that adapters may come from while running; None: they may not.
         grace_seconds: how long answers may go on after a stop was asked for.
         tls: whose certificates controllers may show; None is the system's choice.
         on_failure: called once nothing can be served any more and controllers know it.
@@ -70,6 +73,7 @@ class Worker:
         fleet_token: str | None = None,
         body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
         image_policy: ImagePolicy = DEFAULT_IMAGE_POLICY,
+        adapter_root: Path | None = None,
         grace_seconds: float = 30,
         tls: ssl.SSLContext | None = None,
         on_failure: Callable[[], None],
@@ -78,6 +82,7 @@ class Worker:
         self._build_engine = build_engine
         self._grace_seconds = grace_seconds
         self._on_failure = on_failure
+        self._adapter_root = adapter_root
         self._http = httpx.AsyncClient(trust_env=False, verify=tls or True)
         self._registration = Registration(
             memberships,
@@ -134,6 +139,7 @@ class Worker:
         )
         app.include_router(legacy_fact_routes(self.lifecycle, body_limits=body_limits))
         app.include_router(model_routes(self.lifecycle))
+        app.include_router(adapter_routes(self.lifecycle, self._adapter_root))
         app.include_router(metrics_routes(telemetry.registry))
         return app
 

@@ -76,6 +76,12 @@ class Lifecycle:
             self.state = WorkerState.READY
             self._changed()
 
+    def models_changed(self) -> None:
+        """The engine serves another list of models; controllers hear of it at once."""
+        if self.engine is not None:
+            self._cards = self.engine.models
+            self._changed()
+
     def fail(self, detail: str) -> None:
         """Nothing can be served any more, and why."""
         self.state, self.detail, self._progress = WorkerState.FAILED, detail, None

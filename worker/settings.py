@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from controller.chassis.settings import ProcessSettings
-from worker.loading_settings import LoadingSettings
+from worker.adapter_settings import AdapterSettings
 from worker.vision.decode import ImageLimits
 from worker.vision.policy import ImagePolicy, RemotePolicy
 
@@ -33,7 +33,7 @@ def _http_address(address: str) -> str:
 Address = Annotated[str, AfterValidator(_http_address)]
 
 
-class WorkerSettings(ProcessSettings, LoadingSettings):
+class WorkerSettings(ProcessSettings, AdapterSettings):
     """The worker: loads one checkpoint and answers requests for it."""
 
     port: int = Field(

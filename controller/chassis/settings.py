@@ -210,6 +210,10 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> N
         parser.add_argument(
             *spellings, dest=name, choices=[member.value for member in kind], help=text
         )
+    elif extra.get("repeatable"):
+        parser.add_argument(
+            *spellings, dest=name, action="append", metavar=str(extra["repeatable"]), help=text
+        )
     else:
         parser.add_argument(*spellings, dest=name, metavar=name.upper(), help=text)
 

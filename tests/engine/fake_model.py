@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from controller.protocol.chat import ChatMessage
-from controller.protocol.errors import OutOfMemoryError
+from controller.protocol.errors import BadRequestError, ModelNotFoundError, OutOfMemoryError
 from controller.protocol.fleet import ModelCard
 from worker.engine.batch import KVFullError
 from worker.engine.protocol import (
@@ -63,13 +63,37 @@ class FakeModel:
     steps: int = 0
     open_answers: int = 0
     threads: set[str] = field(default_factory=set)
+    adapters: list[str] = field(default_factory=list)  # names besides the first
+    freed: list[tuple[str, int]] = field(default_factory=list)  # and open answers then
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
-        return (ModelCard(name=self.name, context_length=self.context_length, format="fake"),)
+        length = self.context_length
+        return tuple(
+            ModelCard(name=name, context_length=length, format="fake")
+            for name in (self.name, *self.adapters)
+        )
 
     def serving(self, model: str) -> FakeModel:
         return self
+
+    def read_adapter(self, name: str, path: str) -> Callable[[], ModelCard]:
+        self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
+        if path.endswith("bad"):
+            raise BadRequestError("lora_path: bad", param="lora_path")
+
+        def put() -> ModelCard:
+            self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
+            self.adapters.append(name)
+            return self.cards[-1]
+
+        return put
+
+    def dismiss(self, name: str) -> Callable[[], None]:
+        if name not in self.adapters:
+            raise ModelNotFoundError(f"no {name}")
+        self.adapters.remove(name)
+        return lambda: self.freed.append((name, self.open_answers))
 
     def prepare(self, request: GenerationRequest) -> FakePrompt:
         self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])

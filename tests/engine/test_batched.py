@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.protocol.chat import FinishReason
 from controller.protocol.errors import (
+    ConflictError,
     DeviceLostError,
     DrainingError,
     InternalError,
@@ -168,6 +170,31 @@ async def test_too_little_memory_for_a_prompt_takes_the_caches_and_reads_it_agai
             await text_of(engine, ask("bad"))
         assert model.started == ["bad", "bad"]
         assert await text_of(engine, ask("good")) == "You said: good"
+
+
+async def test_an_adapter_comes_between_two_steps_and_goes_with_its_last_answer():
+    model = FakeBatchModel(answer=lambda p: "x" * 200, step_seconds=0.002)
+    async with running(model) as engine:
+        first = asyncio.create_task(text_of(engine, ask("first")))
+        await until(lambda: model.batches)
+        assert (await engine.load_adapter("zh", "/zh")).name == "zh"
+        assert not first.done()
+        assert [card.name for card in engine.models] == ["fake", "zh"]
+        with pytest.raises(ConflictError, match="'zh' is served here"):
+            await engine.load_adapter("zh", "/zh")
+        second = asyncio.create_task(text_of(engine, replace(ask("second"), model="zh")))
+        await until(lambda: engine.stats().running == 2)
+        await engine.unload_adapter("zh")
+        assert [card.name for card in engine.models] == ["fake"]
+        with pytest.raises(ConflictError, match="still being made"):
+            await engine.load_adapter("zh", "/zh")
+        assert model.freed == []
+        assert await second == "x" * 200
+        await until(lambda: not engine._retiring)
+        await first
+        assert model.freed == [("zh", 1)] or model.freed == [("zh", 0)]
+        await engine.load_adapter("zh", "/zh")
+        assert model.threads == {"model", "prepare"}
 
 
 async def test_too_little_memory_fails_the_newest_row_alone():

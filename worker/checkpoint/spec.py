@@ -92,3 +92,11 @@ class LoadSpec:
         if _NUMBERED.fullmatch(parts[-1]) and len(parts) > 1:
             return f"{parts[-2]}_{parts[-1]}"
         return parts[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """A checkpoint over a base that is loaded once: the name to serve it under, and its folder."""
+
+    name: str
+    path: str

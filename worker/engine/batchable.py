@@ -13,19 +13,20 @@ if TYPE_CHECKING:
 # Language models whose decoder takes per-row positions and a given mask, and nothing else.
 LANGUAGE_MODELS = frozenset(
     {
-        *("gemma", "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"),
-        *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "smollm3"),
+        *("cohere2", "gemma", "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3"),
+        *("qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_text", "smollm3"),
     }
 )
 # Models whose images are features in place of their tokens, which look back like any other.
 FEATURES_IN_PLACE = frozenset(
     {
-        *("aya_vision", "idefics3", "internvl", "llava", "llava_next", "llava_onevision"),
-        *("mistral3", "qwen2_5_vl", "qwen2_vl", "smolvlm", "vipllava"),
+        *("aya_vision", "deepseek_vl", "idefics2", "idefics3", "internvl", "llava"),
+        *("llava_next", "llava_onevision", "mistral3", "ovis2", "qwen2_5_vl", "qwen2_vl"),
+        *("smolvlm", "vipllava"),
     }
 )
 # Models that do more with an image: their prompts with images are read whole, by their own code.
-READ_WHOLE = frozenset({"gemma3", "qwen3_vl"})
+READ_WHOLE = frozenset({"gemma3", "paligemma", "qwen3_vl"})
 # Rotary embeddings that depend on a token's own position alone.
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "proportional", "yarn"})
 _KINDS = frozenset({"full_attention", "sliding_attention"})

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Generic
+from typing import Any, Generic
 
 from worker.engine.batch import Batch, BatchModel, Delivery, RowT
 from worker.engine.job import Job, PreparedT
 from worker.engine.protocol import CacheStats, TextDelta
-from worker.engine.queued import QueuedEngine
+from worker.engine.queued import QueuedEngine, T
 from worker.engine.scheduler import Scheduler
 
 
@@ -46,12 +46,31 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
         self._batched = model
         self._batch = Batch(model, begin=self._answer, clock=clock)  # the model's thread's
         self._inbox: SimpleQueue[Job[PreparedT]] = SimpleQueue()
+        self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_stepping = False  # the loop's thread's
 
     def _start(self, job: Job[PreparedT]) -> None:
         self._inbox.put(job)
         if not self._is_stepping:
             self._wake()
+
+    def _on_model_thread(self, errand: Callable[[], T]) -> asyncio.Future[T]:
+        # Between two steps: the thread itself may be busy for as long as there are answers.
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                result = errand()
+            except Exception as exc:  # noqa: BLE001 - it is raised again, where it is awaited
+                loop.call_soon_threadsafe(_settle, done, None, exc)
+            else:
+                loop.call_soon_threadsafe(_settle, done, result, None)
+
+        self._errands.put(run)
+        if not self._is_stepping:
+            self._wake()
+        return done
 
     def _wake(self) -> None:
         self._is_stepping = True
@@ -63,12 +82,14 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
         """The batch was empty; but a job may have come in since it was looked at."""
         done.result()
         self._is_stepping = False
-        if not self._inbox.empty():
+        if not (self._inbox.empty() and self._errands.empty()):
             self._wake()
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the model's thread: steps until no row is left."""
         while True:
+            while not self._errands.empty():
+                self._errands.get_nowait()()
             while not self._inbox.empty():
                 self._batch.join(self._inbox.get_nowait())
             if not self._batch:
@@ -90,3 +111,13 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
                 job.events.put_nowait(event)
             else:
                 self._finish(job, event)
+
+
+def _settle(done: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+    """Tells what came of an errand, unless nobody waits for it any more."""
+    if done.done():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)

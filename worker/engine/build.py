@@ -6,7 +6,7 @@ Importing it needs torch and transformers, which takes seconds: import it where 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,7 +16,8 @@ from controller.protocol.fleet import LoadProgress
 from worker.checkpoint.kv import bytes_per_token
 from worker.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from worker.checkpoint.memory import free_bytes
-from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.shared import SharedBase, load_shared
+from worker.checkpoint.spec import LoadSpec, LoraSpec
 from worker.engine.batchable import why_not_batched
 from worker.engine.batched import BatchedEngine
 from worker.engine.engine_prompt import EnginePrompt
@@ -42,6 +43,8 @@ def build_engine(
     max_running: int,
     max_waiting: int,
     memory: CacheMemory,
+    loras: Sequence[LoraSpec] = (),
+    takes_adapters: bool = False,
     on_progress: Callable[[LoadProgress], None],
     on_device_lost: Callable[[str], None],
 ) -> Engine:
@@ -54,6 +57,8 @@ def build_engine(
         max_running: requests that may run at once, where the engine can do several.
         max_waiting: requests that may wait.
         memory: what caches may take.
+        loras: adapters over the checkpoint, each served under its own name.
+        takes_adapters: whether others may come and go while it runs.
         on_progress: called on this thread as loading goes on.
         on_device_lost: called on the event loop's thread when nothing can run any more.
 
@@ -64,12 +69,15 @@ def build_engine(
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if threads is not None:
         torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(spec, on_progress)
+    shared = load_shared(spec, loras, on_progress) if loras or takes_adapters else None
+    checkpoints = [load_checkpoint(spec, on_progress)] if shared is None else shared.checkpoints
+    checkpoint = checkpoints[0]
     on_progress(LoadProgress(phase="warming up", fraction=1.0))
     reason = why_not_batched(checkpoint)
     if engine == "batched" and reason is None:
         return _batched(
-            checkpoint,
+            [_told(each, "batched", None) for each in checkpoints],
+            shared if takes_adapters else None,
             max_running=max_running,
             max_waiting=max_waiting,
             memory=memory,
@@ -77,17 +85,25 @@ def build_engine(
         )
     if engine == "batched":
         _log.warning("%s runs one answer at a time: %s", checkpoint.card.name, reason)
-    return _sequential(checkpoint, reason, max_running, max_waiting, on_device_lost)
+    return _sequential(
+        [_told(each, "sequential", reason) for each in checkpoints],
+        shared if takes_adapters else None,
+        max_running=max_running,
+        max_waiting=max_waiting,
+        on_device_lost=on_device_lost,
+    )
 
 
 def _batched(
-    checkpoint: LoadedCheckpoint,
+    checkpoints: Sequence[LoadedCheckpoint],
+    shared: SharedBase | None,
     *,
     max_running: int,
     max_waiting: int,
     memory: CacheMemory,
     on_device_lost: Callable[[str], None],
 ) -> Engine:
+    checkpoint = checkpoints[0]
     token_bytes = bytes_per_token(checkpoint.model.config, checkpoint.dtype)
     kv_bytes = memory.kv_bytes
     if kv_bytes is None:
@@ -97,10 +113,11 @@ def _batched(
     if memory.prefix_bytes is not None:
         prefix_tokens = min(memory.prefix_bytes // token_bytes, kv_tokens)
     model = SlotModel(
-        _told(checkpoint, "batched", None),
+        *checkpoints,
         kv_tokens=kv_tokens,
         prefix_tokens=prefix_tokens,
         image_cache_bytes=memory.image_bytes,
+        shared=shared,
     )
     model.warm_up()
     _log.info(
@@ -124,13 +141,14 @@ def _batched(
 
 
 def _sequential(
-    checkpoint: LoadedCheckpoint,
-    reason: str | None,
+    checkpoints: Sequence[LoadedCheckpoint],
+    shared: SharedBase | None,
+    *,
     max_running: int,
     max_waiting: int,
     on_device_lost: Callable[[str], None],
 ) -> Engine:
-    model = TransformersModel(_told(checkpoint, "sequential", reason))
+    model = TransformersModel(*checkpoints, shared=shared)
     model.warm_up()
     if max_running > 1:
         _log.info(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +20,13 @@ from controller.protocol.errors import (
     ModelNotFoundError,
     OutOfMemoryError,
     ParagoneError,
+    UnsupportedError,
 )
 from controller.protocol.fleet import ModelCard
+from worker.checkpoint.errors import CheckpointError
 from worker.checkpoint.memory import free_bytes
 from worker.checkpoint.prompt import PreparedPrompt
+from worker.checkpoint.spec import LoraSpec
 from worker.checkpoint.templates import requested_template
 from worker.engine.engine_prompt import EnginePrompt, image_digests
 from worker.engine.protocol import GenerationRequest, PromptView, SamplingParams
@@ -31,6 +36,7 @@ from worker.engine.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from worker.checkpoint.load import LoadedCheckpoint
+    from worker.checkpoint.shared import SharedBase
 
 # Of models whose config names no length; LLaVA's own default.
 DEFAULT_CONTEXT_LENGTH = 2048
@@ -131,10 +137,17 @@ class CheckpointModel(ABC):
     Args:
         checkpoints: one, or several over the same base.
         kv_tokens: tokens that the cache may hold; bounds the contexts.
+        shared: what adapters are taken into while running; None takes none.
     """
 
-    def __init__(self, *checkpoints: LoadedCheckpoint, kv_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        *checkpoints: LoadedCheckpoint,
+        kv_tokens: int | None = None,
+        shared: SharedBase | None = None,
+    ) -> None:
         self._kv_tokens = kv_tokens
+        self._shared = shared
         self._checkpoint = checkpoints[0]  # for what they have in common
         self._model: Any = checkpoints[0].model
         self._served: dict[str, ServedCheckpoint] = {}
@@ -162,12 +175,34 @@ class CheckpointModel(ABC):
         served = ServedCheckpoint(checkpoint, kv_tokens=self._kv_tokens)
         self._served = {**self._served, checkpoint.card.name: served}
 
-    def dismiss(self, name: str) -> LoadedCheckpoint:
-        """Serves it no longer; what runs may end."""
-        kept = dict(self._served)
-        gone = kept.pop(name).checkpoint
-        self._served = kept
-        return gone
+    def read_adapter(self, name: str, path: str) -> Callable[[], ModelCard]:
+        """See `ServedModel.read_adapter`."""
+        if self._shared is None:
+            raise UnsupportedError(
+                "this worker takes no adapters while it runs; start it with --allow-runtime-lora"
+            )
+        try:
+            put = self._shared.read(LoraSpec(name, path))
+        except CheckpointError as exc:
+            raise BadRequestError(f"lora_path: {exc}", param="lora_path") from exc
+        like = self._checkpoint.card
+
+        def serve() -> ModelCard:
+            checkpoint = put()
+            told = {"engine": like.engine, "engine_reason": like.engine_reason}
+            card = checkpoint.card.model_copy(update=told)
+            self.admit(replace(checkpoint, card=card))
+            return card
+
+        return serve
+
+    def dismiss(self, name: str) -> Callable[[], None]:
+        """See `ServedModel.dismiss`."""
+        checkpoint = self.serving(name).checkpoint
+        if checkpoint.adapter is None or self._shared is None:
+            raise BadRequestError(f"{name!r} is no adapter, and stays", param="lora_name")
+        self._served = {key: each for key, each in self._served.items() if key != name}
+        return partial(self.release, checkpoint)
 
     def release(self, checkpoint: LoadedCheckpoint) -> None:
         """Frees what was a dismissed one's own. On the model's thread, once nothing uses it."""

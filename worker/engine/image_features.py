@@ -80,7 +80,8 @@ class ImageFeatures:
         if found is not None:
             self.hits += count
             return found
-        output = model.get_image_features(**inputs).pooler_output
+        encoder = model if hasattr(model, "get_image_features") else model.model
+        output = encoder.get_image_features(**inputs).pooler_output
         parts = [output] if isinstance(output, torch.Tensor) else list(output)
         features = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
         self.encoded += count

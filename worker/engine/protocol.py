@@ -212,6 +212,24 @@ class Engine(Protocol):
         """
         ...
 
+    async def load_adapter(self, name: str, path: str) -> ModelCard:
+        """Serves an adapter over the base, from now on.
+
+        Raises:
+            UnsupportedError: this engine's model takes none.
+            ConflictError: the name is taken.
+            BadRequestError: the adapter cannot be read, or does not fit the base.
+        """
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Serves an adapter no longer; its memory is free when its last answer has ended.
+
+        Raises:
+            ModelNotFoundError: there is no adapter of that name.
+        """
+        ...
+
     def abort_all(self) -> None:
         """Ends what runs with `FinishReason.ABORT`, what waits with a DrainingError."""
         ...

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
 from controller.protocol.errors import (
+    ConflictError,
     ContextLengthError,
     DeviceLostError,
     ParagoneError,
@@ -87,6 +88,23 @@ class ServedModel(Protocol[PreparedT_co]):
         """
         ...
 
+    def read_adapter(self, name: str, path: str) -> Callable[[], ModelCard]:
+        """Reads an adapter, on the preparing thread; the call serves it, on the model's.
+
+        Raises:
+            UnsupportedError: it takes none.
+            BadRequestError: it cannot be read, or does not fit.
+        """
+        ...
+
+    def dismiss(self, name: str) -> Callable[[], None]:
+        """Serves an adapter no longer; the call frees it, on the model's thread.
+
+        Raises:
+            ModelNotFoundError: there is no adapter of that name.
+        """
+        ...
+
     def device_memory_bytes(self) -> int | None:
         """What it holds of its device's memory; None where that is the process's own. Cheap."""
         ...
@@ -118,6 +136,8 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._preparing_thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._closed = False
+        self._retiring: dict[str, Callable[[], None]] = {}  # dismissed adapters in use, by name
+        self._retirements: set[asyncio.Task[None]] = set()
         self._previews = 0  # that are being made
         self._is_lost = False
         self._steps = 0  # written by the model's thread alone
@@ -196,6 +216,38 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             )
         finally:
             self._previews -= 1
+
+    async def load_adapter(self, name: str, path: str) -> ModelCard:
+        """See `Engine.load_adapter`."""
+        if name in self._retiring or any(card.name == name for card in self.models):
+            raise ConflictError(
+                f"{name!r} is served here, or its last answers are still being made; choose "
+                "another name, or unload it first",
+                param="lora_name",
+            )
+        loop = asyncio.get_running_loop()
+        put = await loop.run_in_executor(
+            self._preparing_thread, self._served.read_adapter, name, path
+        )
+        return await self._on_model_thread(put)
+
+    async def unload_adapter(self, name: str) -> None:
+        """See `Engine.unload_adapter`."""
+        self._retiring[name] = self._served.dismiss(name)
+        await self._retire(name)
+
+    async def _retire(self, name: str) -> None:
+        """Frees a dismissed adapter once nothing uses it."""
+        if any(job.request.model == name for job in self._jobs.values()):
+            return  # the last of them comes here again
+        free = self._retiring.get(name)
+        if free is not None:
+            await self._on_model_thread(free)
+            self._retiring.pop(name, None)
+
+    def _on_model_thread(self, errand: Callable[[], T]) -> asyncio.Future[T]:
+        """Runs something between answers, or between their steps."""
+        return asyncio.get_running_loop().run_in_executor(self._model_thread, errand)
 
     def abort_all(self) -> None:
         """See `Engine.abort_all`."""
@@ -299,4 +351,8 @@ class QueuedEngine(ABC, Generic[PreparedT]):
     def _end(self, job: Job[PreparedT]) -> None:
         self._scheduler.end(job.ticket, self._clock())
         del self._jobs[job.ticket]
+        if job.request.model in self._retiring:
+            task = asyncio.get_running_loop().create_task(self._retire(job.request.model))
+            self._retirements.add(task)
+            task.add_done_callback(self._retirements.discard)
         self._start_waiting()

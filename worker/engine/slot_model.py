@@ -25,6 +25,7 @@ from worker.engine.sampling_batch import SamplingBatch
 
 if TYPE_CHECKING:
     from worker.checkpoint.load import LoadedCheckpoint
+    from worker.checkpoint.shared import SharedBase
 
 DEFAULT_IMAGE_CACHE_BYTES = 256 * 2**20
 
@@ -58,6 +59,7 @@ class SlotModel(CheckpointModel):
             for requests to come; bounds the context. None is no limit.
         prefix_tokens: how many of them may be kept for requests to come; None: half of them.
         image_cache_bytes: what the features of images may take.
+        shared: see `CheckpointModel`.
     """
 
     def __init__(
@@ -66,9 +68,10 @@ class SlotModel(CheckpointModel):
         kv_tokens: int | None = None,
         prefix_tokens: int | None = None,
         image_cache_bytes: int = DEFAULT_IMAGE_CACHE_BYTES,
+        shared: SharedBase | None = None,
     ) -> None:
         limit = None if kv_tokens is None else max(LENGTH_STEP, kv_tokens - kv_tokens % LENGTH_STEP)
-        super().__init__(*checkpoints, kv_tokens=limit)
+        super().__init__(*checkpoints, kv_tokens=limit, shared=shared)
         self._limit = limit
         config = self._model.config
         batching = batching_of(config)
