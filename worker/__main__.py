@@ -36,7 +36,7 @@ AFTER_GRACE_SECONDS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is told to stop; the exit code."""
+    """Serves until it is told to stop, and ends the process; the exit code if it never served."""
     try:
         settings = WorkerSettings.parse(argv, program="python -m worker", env_prefix=ENV_PREFIX)
         configure_logging(level=settings.log_level, log_format=settings.log_format)
@@ -120,11 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log.info("worker of %s listens on %s://%s:%d", name, settings.scheme, settings.host, port)
     serve(server, sock)
     code = EXIT_FAILED if worker.lifecycle.state is WorkerState.FAILED else 0
-    if worker.lifecycle.engine is None:
-        # A thread may be in the middle of loading, and the interpreter would wait for its C code.
-        logging.shutdown()
-        os._exit(code)
-    return code
+    # All is closed. The interpreter would wait for a thread that may be loading, and take seconds
+    # to give back what the system takes back at once.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _progress_bar(settings: WorkerSettings) -> ProgressBar | None:
