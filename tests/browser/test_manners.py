@@ -90,8 +90,9 @@ def test_axe_finds_nothing_serious(
     compare.columns[1].expect_state("failed")
     compare.columns[0].press(compare.columns[0].reference)
     compare.columns[3].expect_state("done")
+    compare.columns[0].press(compare.columns[0].up)
     for _ in ("light", "dark"):
-        for opener in (None, compare.columns[0].down, compare.columns[0].request):
+        for opener in (None, compare.columns[0].note, compare.columns[0].request):
             if opener is not None:
                 compare.columns[0].press(opener)
                 expect(compare.panel).to_be_visible()
