@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import (
-    CLIPImageProcessor,
+    AutoTokenizer,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
 )
 
 DEMO = Path(__file__).parents[2] / "worker" / "demo" / "demo-llava"
@@ -177,15 +179,23 @@ def _write_configs(folder: Path, shape: Shape) -> None:
     }
     (folder / "original" / "config.json").write_text(json.dumps(config))
     shape.tower().save_pretrained(folder / "tower")
-    CLIPImageProcessor(
+    images = CLIPImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
-    ).save_pretrained(folder / "tower")
+    )
+    images.save_pretrained(folder / "tower")
     LlavaConfig(
         text_config=language,
         vision_config=shape.tower(),
         image_token_index=shape.vocabulary,
         image_seq_length=(SIDE // PATCH) ** 2,
         architectures=[LlavaForConditionalGeneration.__name__],
+    ).save_pretrained(folder / "converted")
+    LlavaProcessor(
+        images,
+        AutoTokenizer.from_pretrained(DEMO),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     ).save_pretrained(folder / "converted")
     for file in _tokenizer_files():
         shutil.copy(file, folder / "original" / file.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from controller.protocol.fleet import Quantisation
 from worker.checkpoint.load import load_checkpoint
@@ -32,6 +32,8 @@ def paragone(quantisation: Quantisation) -> Callable[[Path], Any]:
 
 
 def transformers(folder: Path) -> Any:  # noqa: ANN401
+    """Model and processor, since a checkpoint is loaded once it can be asked."""
+    AutoProcessor.from_pretrained(folder / "converted")
     return LlavaForConditionalGeneration.from_pretrained(
         folder / "converted", dtype=torch.bfloat16, device_map={"": "cpu"}
     )
@@ -57,9 +59,9 @@ def main() -> None:
     if "bit" in loader:
         quiet_bitsandbytes()
         import bitsandbytes  # noqa: F401, PLC0415 - its import is no part of loading
-    before, started = memory("VmRSS"), time.perf_counter()
+    before, started, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
     model = LOADERS[loader](folder)
-    loaded = time.perf_counter()
+    loaded, cpu = time.perf_counter(), time.process_time() - cpu
     peak = memory("VmHWM")
     with torch.inference_mode():
         logits = model(input_ids=TOKENS).logits[0, -1]
@@ -68,6 +70,7 @@ def main() -> None:
         json.dumps(
             {
                 "load_seconds": loaded - started,
+                "cpu_seconds": cpu,
                 "ready_seconds": answered - started,
                 "before": before,
                 "peak": peak,

@@ -32,13 +32,13 @@ def test_a_tiny_run_prints_each_loaders_time_and_memory(tmp_path):
     rows = {
         cells[0]: cells[1:]
         for line in done.stdout.splitlines()
-        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 6
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 7
     }
     loaders = {"paragone", "from_pretrained", "paragone 8-bit", "paragone 4-bit"}
     assert loaders < set(rows)
     for loader in loaders:
         assert float(rows[loader][0].split()[0]) > 0
-        assert float(rows[loader][4]) > 100  # MiB: an interpreter with torch
+        assert float(rows[loader][5]) > 100  # MiB: an interpreter with torch
     assert len(list((tmp_path / "original").glob("pytorch_model-*.bin"))) > 1
     for target in ("peak of the weights", "load time of from_pretrained's"):
         assert f"\n{target}: " in done.stdout
