@@ -7,6 +7,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, MistralConfig, Qwen2Config
 
 from controller.protocol.fleet import Quantisation
@@ -249,19 +250,29 @@ def test_widths_that_fit_are_let_through_and_the_head_is_not_asked():
     require_widths(four_bit_skeleton(), NF4, CPU)  # the head has 100 outputs, and stays as it is
 
 
-def test_4_bit_loading_of_a_wrong_width_is_refused_before_loading(oracle, copy, edit, monkeypatch):
+@pytest.fixture
+def odd_width(copy, edit):
+    """A checkpoint whose MLP is 336 wide, which is no multiple of 64."""
     folder = copy("vicuna-tiny")
-    edit(folder / "config.json", intermediate_size=256 + 64 + 16)
+    edit(folder / "config.json", intermediate_size=336)
+    state = load_file(folder / "model.safetensors")
+    for name, tensor in state.items():
+        if ".mlp." in name:
+            shape = [336 if side == 256 else side for side in tensor.shape]
+            state[name] = torch.zeros(shape, dtype=tensor.dtype)
+    save_file(state, folder / "model.safetensors")
+    return str(folder)
+
+
+def test_4_bit_loading_of_a_wrong_width_is_refused_before_loading(odd_width, monkeypatch):
     monkeypatch.setattr("worker.checkpoint.load._build", lambda *_: pytest.fail("it was loaded"))
-    spec = LoadSpec(str(folder), device="cpu", quantisation=Quantisation.NF4)
+    spec = LoadSpec(odd_width, device="cpu", quantisation=Quantisation.NF4)
     with pytest.raises(errors.QuantisationError, match=r"mlp\.\w+ on a CPU: it has 336"):
         load_checkpoint(spec, lambda _progress: None)
 
 
-def test_a_width_that_4_bit_loading_cannot_take_is_not_suggested(sized, copy, edit, tmp_path):
-    folder = copy("vicuna-tiny")
-    edit(folder / "config.json", intermediate_size=256 + 64 + 16)
+def test_a_width_that_4_bit_loading_cannot_take_is_not_suggested(sized, odd_width):
     with pytest.raises(errors.MemoryShortageError) as caught:
-        sized(1000, str(folder), dtype="bfloat16")
+        sized(1000, odd_width, dtype="bfloat16")
     assert "--load-8bit" in str(caught.value)
     assert "--load-4bit" not in str(caught.value)
