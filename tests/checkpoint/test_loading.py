@@ -11,7 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from transformers import (
+    GenerationConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextForConditionalGeneration,
+)
 
 from controller.protocol.chat import ChatMessage, ImagePart, ImageProcessMode, ImageUrl, TextPart
 from controller.protocol.errors import BadRequestError, UnsupportedError
@@ -354,3 +358,20 @@ def test_end_tokens_and_sampling_defaults_come_from_the_checkpoint(copy, edit):
     assert loaded.generation_defaults.temperature == 0.2
     edit(folder / "generation_config.json", do_sample=None)
     assert load(folder).generation_defaults.temperature is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"do_sample": true}',
+        '{"do_sample": true, "temperature": null, "top_k": null, "top_p": null}',
+    ],
+)
+def test_a_checkpoint_that_samples_without_saying_how_samples_as_transformers_does(copy, said):
+    folder = copy("vicuna-tiny")
+    (folder / "generation_config.json").write_text(said)
+    defaults = load(folder).generation_defaults
+    theirs = GenerationConfig.from_pretrained(folder)
+    theirs.update(**GenerationConfig._get_default_generation_params(), defaults_only=True)
+    assert (defaults.temperature, defaults.top_k) == (theirs.temperature, theirs.top_k) == (1.0, 50)
+    assert (defaults.top_p or 1.0) == theirs.top_p
