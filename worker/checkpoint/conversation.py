@@ -21,7 +21,7 @@ def render_conversation(
     messages: Sequence[ChatMessage],
     images: Sequence[Image.Image],
 ) -> str:
-    """The prompt's text, `PLACEHOLDER` for each image, up to where the assistant is to speak.
+    """The prompt's text, `PLACEHOLDER` for each image, up to where the assistant is to go on.
 
     Raises:
         BadRequestError: images and image parts differ in number, or the template refuses the
@@ -36,7 +36,7 @@ def render(
     template: ChatTemplate,
     messages: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Messages in a chat template.
+    """Messages in a chat template; an answer that is the last of them is to be continued.
 
     Raises:
         BadRequestError: the template refuses them.
@@ -46,12 +46,21 @@ def render(
             list(messages),
             chat_template=template.source,
             tokenize=False,
-            add_generation_prompt=True,
             image_token=PLACEHOLDER,  # for templates that give images an exchange of their own
+            **ending(messages),
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, ValueError) as error:
         raise refused_by_template(error) from error
     return text
+
+
+def ending(messages: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """How a template is to end: with an answer under way as it stands, else with a new one's head.
+
+    Both are options of transformers' ``apply_chat_template``, and vLLM's names for them.
+    """
+    is_begun = bool(messages) and messages[-1]["role"] == "assistant"
+    return {"add_generation_prompt": not is_begun, "continue_final_message": is_begun}
 
 
 def require_text_template(

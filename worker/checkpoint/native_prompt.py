@@ -12,6 +12,7 @@ from PIL import Image
 from controller.protocol.chat import ChatMessage, ImageProcessMode, TextPart
 from controller.protocol.errors import BadImageError, BadRequestError, UnsupportedError
 from worker.checkpoint.conversation import (
+    ending,
     flatten,
     mark_images,
     refused_by_template,
@@ -101,7 +102,7 @@ class NativePrompting:
         conversation = self._conversation(messages, images)
         options: dict[str, Any] = {
             "chat_template": self._template.source,
-            "add_generation_prompt": True,
+            **ending(conversation),
         }
         try:
             text = self._processor.apply_chat_template(conversation, tokenize=False, **options)
