@@ -86,6 +86,7 @@ class Acts:
         runs: the questions under way.
         panels: the drawer.
         limits: of uploads.
+        note_rating: told of each answer that was rated: its conversation and lane.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Acts:
         runs: RunRegistry,
         panels: Panels,
         limits: UploadLimits,
+        note_rating: Callable[[Conversation, int], None],
     ) -> None:
         self._page = page
         self._view = view
@@ -104,6 +106,7 @@ class Acts:
         self._runs = runs
         self._panels = panels
         self._limits = limits
+        self._note_rating = note_rating
         # Those that change nothing are for whoever may read the chat.
         self._reading: dict[str, Callable[[Pressed], Awaitable[Updates]]] = {
             "request": self._request,
@@ -269,6 +272,7 @@ class Acts:
             raise RefusedError("This answer is still being written.")
         conversation = pressed.conversation
         await self._store.judge(conversation, answer, feedback, person=pressed.tab.person)
+        self._note_rating(conversation, pressed.lane)
         return self._view.column(conversation, pressed.place, pressed.tab)
 
     async def _note(self, pressed: Pressed) -> Updates:

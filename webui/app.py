@@ -13,9 +13,11 @@ from controller.chassis.http import RequestIdMiddleware, install_errors, install
 from webui.acts import Acts
 from webui.client import ControllerClient
 from webui.compare import Compare
+from webui.conv_log import ConversationLog
 from webui.csp import ContentSecurityPolicy
 from webui.gallery import read_gallery
 from webui.heads import Heads
+from webui.history import history_routes
 from webui.page import ASSETS, TITLE, Component, build_page, theme
 from webui.panels import Panels
 from webui.person import PersonCookie
@@ -62,11 +64,17 @@ class WebApp:
             settings.store_folder,
             Bounds(settings.max_conversations, settings.max_data_mib * 2**20),
         )
+        self._log = ConversationLog(
+            settings.conv_log_dir,
+            max_bytes=settings.conv_log_max_mib * 2**20,
+            days=settings.conv_log_days,
+        )
         self.runs = RunRegistry(
             self._client,
             self.store,
             self._watch.describe,
             limit=settings.concurrency_count,
+            note_end=self._log.chat,
         )
         self.asgi = FastAPI(
             title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan
@@ -77,6 +85,7 @@ class WebApp:
         install_errors(self.asgi)
         install_health(self.asgi, not_ready_reason=lambda: self._watch.catalogue.problem)
         self.asgi.include_router(chat_routes(self.store.images))
+        self.asgi.include_router(history_routes(self.store))
         if settings.examples.is_dir():
             images = StaticFiles(directory=settings.examples)
             self.asgi.mount("/examples", images, name="examples")
@@ -122,6 +131,7 @@ class WebApp:
                 runs=self.runs,
                 panels=Panels(self._client, has_key=settings.api_key is not None),
                 limits=limits,
+                note_rating=self._log.feedback,
             )
             Compare(
                 page,
@@ -149,3 +159,4 @@ class WebApp:
             await asyncio.gather(watching, return_exceptions=True)
             await self._client.aclose()
             self.store.close()
+            self._log.close()

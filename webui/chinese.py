@@ -219,4 +219,27 @@ CHINESE: dict[str, str] = {
     "The address names this chat: it can be reopened, and others can read it.": (
         "地址即此对话：可重新打开，他人也可阅读。"
     ),
+    # The views beside Compare
+    "Views": "页面",
+    "Compare": "对比",
+    "Battle": "对战",
+    "Leaderboard": "排行榜",
+    "History": "历史",
+    "Cluster": "集群",
+    "All": "全部",
+    "Kind": "类型",
+    "Search": "搜索",
+    "Search titles, questions and answers": "搜索标题、问题与回答",
+    "No chat matches.": "没有匹配的对话。",
+    "There is no chat yet.": "还没有对话。",
+    "{count} questions": "{count} 个问题",
+    "{count} images": "{count} 张图片",
+    "Export as {form}": "导出为 {form}",
+    "Rename": "重命名",
+    "Pin": "置顶",
+    "Unpin": "取消置顶",
+    "Delete": "删除",
+    "Delete this chat for good?": "永久删除此对话？",
+    "Newer": "较新",
+    "Older": "较旧",
 }

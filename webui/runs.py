@@ -25,6 +25,8 @@ _SAVE_SECONDS = 1.0
 
 # What the fleet says of a model, and of the worker that answered if that is known.
 Describe = Callable[[str, str | None], AskedModel | None]
+# Told of each answer that has ended: its conversation and lane.
+NoteEnd = Callable[[Conversation, int], None]
 
 
 class BusyError(Exception):
@@ -39,6 +41,7 @@ class Run:
         client: the controller.
         store: where they are written down.
         describe: who is asked.
+        note_end: told of each answer that has ended.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class Run:
         client: ControllerClient,
         store: ConversationStore,
         describe: Describe,
+        note_end: NoteEnd,
     ) -> None:
         self.conversation = conversation
         self._client = client
         self._store = store
         self._describe = describe
+        self._note_end = note_end
         self._answers = conversation.turns[-1].answers
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -157,6 +162,8 @@ class Run:
             answer.asked = self._describe(answer.model, answer.worker_id) or answer.asked
             answer.version += 1
             self.announce()
+            if answer.has_ended and self._answers.get(lane) is answer:
+                self._note_end(self.conversation, lane)
 
     async def _stream(self, lane: int, answer: Answer) -> None:
         answer.request = build_request(self.conversation, lane)
@@ -193,6 +200,7 @@ class RunRegistry:
         store: where answers are written down.
         describe: who is asked.
         limit: runs at the same time.
+        note_end: told of each answer that has ended.
     """
 
     def __init__(
@@ -202,11 +210,13 @@ class RunRegistry:
         describe: Describe,
         *,
         limit: int,
+        note_end: NoteEnd = lambda _conversation, _lane: None,
     ) -> None:
         self._client = client
         self._store = store
         self._describe = describe
         self._limit = limit
+        self._note_end = note_end
         self._runs: dict[str, Run] = {}
 
     def get(self, conversation_id: str) -> Run | None:
@@ -237,7 +247,7 @@ class RunRegistry:
             BusyError: as `check_free`.
         """
         self.check_free(conversation.id)
-        run = Run(conversation, self._client, self._store, self._describe)
+        run = Run(conversation, self._client, self._store, self._describe, self._note_end)
         self._runs[conversation.id] = run
         try:
             await run.start()

@@ -46,6 +46,17 @@ class WebSettings(ProcessSettings):
         ge=1,
         description="MiB of chats and images that are kept; the longest unused chats go",
     )
+    conv_log_dir: Path | None = Field(
+        default=None,
+        description="folder of a log of answers and votes as JSON lines with LLaVA's fields; left "
+        "out: there is no such log",
+    )
+    conv_log_days: int = Field(
+        default=90, ge=1, description="days for which files of that log are kept"
+    )
+    conv_log_max_mib: int = Field(
+        default=100, ge=1, description="MiB of one file of that log; a full one is continued"
+    )
     max_upload_mib: int = Field(default=20, ge=1, description="largest image file, MiB")
     max_image_megapixels: float = Field(
         default=50.0, gt=0, description="largest image, million pixels"

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +33,44 @@ SETTLE_MILLISECONDS = 3500  # the heads show the workers' load a heartbeat and t
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: its name, and the window that it is taken in."""
+    """One picture: its name, the window that it is taken in, and what is done before."""
 
     name: str
-    width: int
-    height: int
+    width: int = 1440
+    height: int = 900
     colour_scheme: Literal["light", "dark"] = "light"
+    query: str = ""
+    prepare: Callable[[Page], None] = lambda _: None
+
+
+def mark_differences(page: Page) -> None:
+    press(page, "#lane-0", "reference")
+    expect(page.locator(".agreement").first).to_be_visible()
+
+
+def show_what_the_model_sees(page: Page) -> None:
+    press(page, "#lane-0", "sees")
+    expect(page.locator("#panel figure img").first).to_be_visible(timeout=ANSWER_MILLISECONDS)
+
+
+def show_the_request(page: Page) -> None:
+    press(page, "#lane-2", "request")
+    expect(page.locator("#panel .code").first).to_be_visible(timeout=ANSWER_MILLISECONDS)
+
+
+def show_a_column_s_settings(page: Page) -> None:
+    press(page, "#lane-1", "settings")
+    expect(page.locator("#settings-head [data-value='1'][aria-pressed=true]")).to_be_visible()
 
 
 SHOTS = (
-    Shot("compare", 1440, 900),
-    Shot("compare-dark", 1440, 900, "dark"),
+    Shot("compare", prepare=mark_differences),
+    Shot("compare-dark", colour_scheme="dark"),
     Shot("compare-phone", 390, 844),
+    Shot("compare-chinese", query="?lang=zh"),
+    Shot("compare-sees", prepare=show_what_the_model_sees),
+    Shot("compare-request", prepare=show_the_request),
+    Shot("compare-settings", prepare=show_a_column_s_settings),
 )
 
 
@@ -69,19 +95,22 @@ def take_all(url: str) -> None:
         )
         for shot in SHOTS:
             take(browser, url, shot)
-            print(f"wrote docs/images/{shot.name}.png")
+            print(f"wrote docs/images/{shot.name}.png", flush=True)
         browser.close()
 
 
 def take(browser: Browser, url: str, shot: Shot) -> None:
-    """One picture, after two questions about the first example image."""
-    page = browser.new_page(
-        viewport={"width": shot.width, "height": shot.height}, color_scheme=shot.colour_scheme
+    """One picture, after the questions about the first example image."""
+    context = browser.new_context(  # its own, so that no choice of language is left from another
+        viewport={"width": shot.width, "height": shot.height},
+        color_scheme=shot.colour_scheme,
+        locale="en-GB",
     )
-    page.goto(url)
+    page = context.new_page()
+    page.goto(f"{url}/{shot.query}")
     expect(page.locator("#state-0 .state")).to_have_attribute("data-kind", "ready", timeout=60_000)
     prompts = json.loads(EXAMPLES.read_text(encoding="utf-8"))["examples"][0]["prompts"]
-    page.locator("[data-pick='0.0']").first.click()
+    page.locator("#examples [data-value='0.0']").first.click()
     expect(page.locator("#composer .thumbnail-item")).to_have_count(1)
     page.locator("#composer textarea").press("Enter")
     wait_for_answers(page)
@@ -89,16 +118,24 @@ def take(browser: Browser, url: str, shot: Shot) -> None:
         page.locator("#composer textarea").fill(prompt["prompt"])
         page.locator("#composer textarea").press("Enter")
         wait_for_answers(page)
+    shot.prepare(page)
     page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLE_MILLISECONDS)
     page.screenshot(path=IMAGES / f"{shot.name}.png")
-    page.close()
+    context.close()
+
+
+def press(page: Page, lane: str, act: str) -> None:
+    """Presses a button of a column, which shows itself to who is there."""
+    page.locator(lane).hover()
+    page.locator(f"{lane} [data-act={act}]").click()
 
 
 def wait_for_answers(page: Page) -> None:
     """Until the question was taken, and then every visible column has answered it."""
     expect(page.locator("#composer textarea")).to_have_value("")
-    for strip in page.locator(".lane:visible .figures").all():
+    for place in range(page.locator("[data-tab]").count()):
+        strip = page.locator(f"#figures-{place} .figures")
         expect(strip).to_have_attribute("data-state", "done", timeout=ANSWER_MILLISECONDS)
 
 
@@ -115,7 +152,9 @@ def running_demo() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.yaml"
         path.write_text(yaml.safe_dump(spec), encoding="utf-8")
-        fleet = subprocess.Popen([sys.executable, "-m", "controller.cli", "up", str(path)])
+        command = [sys.executable, "-m", "controller.cli", "up", str(path)]
+        # Pictures leave no chats behind.
+        fleet = subprocess.Popen(command, env={**os.environ, "XDG_STATE_HOME": folder})
         try:
             controller = f"http://127.0.0.1:{spec['controller']['port']}"
             _wait_for_models(fleet, controller, {worker["name"] for worker in spec["workers"]})
