@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,12 +30,19 @@ _TOOLS: Final = {
     "make-delta": "write what a checkpoint differs by from its base",
 }
 
+# Programs for people over a fleet: modules of controller.terminal.
+_CLIENTS: Final = {
+    "chat": "chat with a model: of a fleet, or with --model-path in this process",
+    "compare": "ask several models of a fleet the same, answers side by side",
+}
+
 # Our processes: the package that runs, the extra that it needs, and a package by which to tell.
 _PROCESSES: Final = {
     "controller": ("controller", None, "fastapi"),
     "worker": ("worker", "worker", "torch"),
     "web": ("webui", "webui", "gradio"),
     "inspect": ("worker.inspect", "worker", "torch"),
+    "chat": ("worker.chat", "worker", "torch"),  # with a checkpoint of its own
     **{tool: (f"worker.tools.{tool.replace('-', '_')}", "worker", "torch") for tool in _TOOLS},
 }
 
@@ -43,14 +51,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     # Before argparse, so that every flag that follows, --help included, is the process's own.
+    if words and words[0] in _CLIENTS and not _names_a_checkpoint(words):
+        # On use, as below.
+        from controller.terminal import programs  # noqa: PLC0415
+
+        return _until_the_reader_leaves(lambda: programs.run(words[0], words[1:]))
     if words and words[0] in _PROCESSES:
         _become(words[0], words[1:])
     arguments = _build_parser().parse_args(words)
     # On use, so that --help, --version and wrong flags answer at once.
     from controller.fleet import actions  # noqa: PLC0415
 
+    return _until_the_reader_leaves(lambda: actions.perform(arguments))
+
+
+def _until_the_reader_leaves(work: Callable[[], int]) -> int:
+    """The exit status of what is done, also where it is interrupted or nobody reads on."""
     try:
-        return actions.perform(arguments)
+        return work()
     except KeyboardInterrupt:
         return 130  # as shells report it
     except BrokenPipeError:
@@ -101,7 +119,11 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_file(plain)
     plain.set_defaults(action="commands")
 
+    for name, about in _CLIENTS.items():
+        commands.add_parser(name, add_help=False, help=about)
     for name, (package, _extra, _needs) in _PROCESSES.items():
+        if name in _CLIENTS:
+            continue
         # Listed for --help alone: `main` has dealt with them.
         plain_about = f"python -m {package}, with its flags"
         about = {"inspect": _INSPECT, **_TOOLS}.get(name, plain_about)
@@ -121,6 +143,11 @@ def _add_controller(parser: argparse.ArgumentParser) -> None:
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the fleet file")
+
+
+def _names_a_checkpoint(words: Sequence[str]) -> bool:
+    """Whether a chat is to load its own; flags may be abbreviated."""
+    return any(re.match(r"--model-p(a(th?)?)?(=|$)", word) for word in words)
 
 
 def _become(name: str, arguments: Sequence[str]) -> NoReturn:

@@ -40,7 +40,8 @@ class FlagSettings(BaseModel):
     """Settings that are read from flags, the environment and a file. Subclasses add fields.
 
     A field's extra ``flags`` (``json_schema_extra={"flags": ["--worker"]}``) are further spellings
-    of its flag; with the extra ``positional`` it is given without one, and shown by that name.
+    of its flag; with the extra ``positional`` it is given without one, and shown by that name;
+    with ``repeated`` its flag may be given again, and the field is all of its values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -189,7 +190,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> N
     spellings = ["--" + name.replace("_", "-"), *aliases]
     text = field.description or ""
     default = field.get_default(call_default_factory=False)
-    if not field.is_required() and default is not None and default != "":
+    if not field.is_required() and default not in (None, "", ()):
         shown = default.value if isinstance(default, Enum) else default
         text = f"{text} (default: {shown})".strip()
     text = text.replace("%", "%%")
@@ -197,6 +198,8 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> N
     if "positional" in extra:
         # Optional for argparse, as file and environment may have it too.
         parser.add_argument(name, nargs="?", metavar=str(extra["positional"]), help=text)
+    elif "repeated" in extra:
+        parser.add_argument(*spellings, dest=name, action="append", metavar=name.upper(), help=text)
     elif kind is bool:
         if name.startswith("no_"):  # "--no-register" is a name of its own, not a negation
             parser.add_argument(*spellings, dest=name, action="store_true", help=text)

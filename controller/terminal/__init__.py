@@ -1,0 +1,1 @@
+"""Chats and comparisons on a terminal or in a pipe, whoever makes the answers; no torch."""

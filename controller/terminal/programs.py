@@ -1,0 +1,107 @@
+"""``paragone chat`` and ``paragone compare`` over a fleet: from a command line to an exit status.
+
+Exit statuses: 0 done, 1 something was not answered, 2 the command line is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from controller.chassis.settings import SettingsError
+from controller.chassis.tls import client_context
+from controller.terminal.chat import EXIT_FAILED, EXIT_INTERRUPTED, Chat
+from controller.terminal.compare import compare
+from controller.terminal.lines import history_path
+from controller.terminal.remote import RemoteSource
+from controller.terminal.screen import Screen
+from controller.terminal.settings import (
+    ENV_PREFIX,
+    CompareSettings,
+    FleetSettings,
+    RemoteChatSettings,
+)
+from controller.terminal.source import FAILURES
+
+EXIT_USAGE: Final = 2
+
+
+def run(name: str, argv: Sequence[str]) -> int:
+    """Runs one of the programs.
+
+    Args:
+        name: "chat" or "compare".
+        argv: its flags.
+    """
+    try:
+        return _PROGRAMS[name](argv)
+    except (SettingsError, UsageError, ValueError) as exc:
+        sys.stderr.write(f"paragone {name}: {exc}\n")
+        return EXIT_USAGE
+    except FAILURES as exc:
+        sys.stderr.write(f"paragone {name}: {exc.message}\n")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+class UsageError(Exception):
+    """Something that only the fleet's answer shows to be missing from the command line."""
+
+
+def _chat(argv: Sequence[str]) -> int:
+    settings = RemoteChatSettings.parse(argv, program="paragone chat", env_prefix=ENV_PREFIX)
+    screen = Screen(sys.stdout, sys.stderr, os.environ, markdown=settings.markdown)
+    source = _source(settings)
+    with asyncio.Runner() as runner:
+        try:
+            model = _the_model(settings.model, runner.run(source.models()))
+            return Chat(source, model, settings, screen, runner).run(history_path(os.environ))
+        finally:
+            runner.run(source.aclose())
+
+
+def _compare(argv: Sequence[str]) -> int:
+    settings = CompareSettings.parse(argv, program="paragone compare", env_prefix=ENV_PREFIX)
+    query = settings.query or sys.stdin.read().strip()
+    if not query:
+        raise UsageError("--query is empty, and so is standard input")
+    source = _source(settings)
+
+    async def work() -> int:
+        try:
+            models = settings.models or tuple(await source.models())
+            if not models:
+                raise UsageError(f"{settings.controller_url} lists no model that can answer")
+            return await compare(source, models, query, settings)
+        finally:
+            await source.aclose()
+
+    return asyncio.run(work())
+
+
+def _the_model(asked: str | None, models: Sequence[str]) -> str:
+    if asked is not None:
+        return asked  # who is asked says best why it cannot answer
+    if len(models) == 1:
+        return models[0]
+    there = ", ".join(models) if models else "none can answer now"
+    raise UsageError(f"say which model with --model; there are: {there}")
+
+
+def _source(settings: FleetSettings) -> RemoteSource:
+    key = settings.api_key
+    return RemoteSource(
+        settings.controller_url,
+        api_key=key.get_secret_value() if key else None,
+        tls=client_context(settings.tls_ca),
+    )
+
+
+_PROGRAMS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
+    "chat": _chat,
+    "compare": _compare,
+}
