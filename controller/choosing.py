@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from controller.breaker import BreakerState
 from controller.calls import RelayRequest, can_ask
 from controller.dispatch import DispatchPolicy
 from controller.lines import Lines, Place
@@ -100,8 +101,12 @@ class Choosing:
     def carrying(self, record: WorkerRecord, hints: RoutingHints) -> Iterator[None]:
         """Counts a request as with a worker while the block runs, then lets the next one look."""
         try:
-            with record.carrying(hints.tokens), record.breaker.probe():
-                yield
+            with record.carrying(hints.tokens):
+                if record.breaker.state is BreakerState.HALF_OPEN:
+                    with record.breaker.probe():
+                        yield
+                else:
+                    yield
         finally:
             self._lines.note_departure(record.model_names, hints.model)
 

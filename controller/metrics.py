@@ -58,7 +58,8 @@ class Metrics:
         clock: Callable[[], float],
     ) -> None:
         self._collectors = CollectorRegistry()
-        self.requests = self._counter("requests", "Requests answered", ["model_name", "status"])
+        self._requests = self._counter("requests", "Requests answered", ["model_name", "status"])
+        self._requests_of: dict[tuple[str, int | None], Counter] = {}
         self._successes = self._counter(
             "request_success", "Answers relayed to their end", ["model_name"]
         )
@@ -103,6 +104,14 @@ class Metrics:
                 self._queue.labels(model),
             )
         return found
+
+    def count_request(self, model: str, status: int | None) -> None:
+        """A request was answered; ``model`` is a live one's name, or empty."""
+        counter = self._requests_of.get((model, status))
+        if counter is None:
+            counter = self._requests.labels(model, str(status))
+            self._requests_of[model, status] = counter
+        counter.inc()
 
     def render(self) -> bytes:
         """All of it, in Prometheus' text format."""

@@ -1,8 +1,7 @@
 """HTTP to workers: one request, its answer's head, and its body piece by piece.
 
-This is the only module that knows the client library; what can go wrong with it is translated
-here. Redirects are not followed, cookies and proxies not used: a worker is asked at its address
-and nowhere else.
+Redirects are not followed, cookies and proxies not used: a worker is asked at its address and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -10,72 +9,47 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from controller.connection import (
+    Connection,
+    Headers,
+    LostError,
+    UnreachableError,
+    UpstreamError,
+)
 from controller.protocol.errors import InternalError
+
+__all__ = ["Answer", "Headers", "LostError", "UnreachableError", "Upstream", "UpstreamError"]
 
 # Servers close idle connections after 5 s (uvicorn's default) or more; leaving first avoids
 # sending a request into a connection that is being closed.
 KEEP_ALIVE_SECONDS = 4.0
-READ_BUFFER_BYTES = 64 * 1024  # a slow reader stops the worker after about twice this
-
-Headers = list[tuple[bytes, bytes]]
-
-
-class UpstreamError(Exception):
-    """A worker failed as a peer; the message says how."""
-
-
-class UnreachableError(UpstreamError):
-    """No connection could be made: the worker has seen nothing of the request."""
-
-
-class LostError(UpstreamError):
-    """The connection ended before the answer did."""
-
-
-class _Body(aiohttp.Payload):
-    """A body that is in memory already; aiohttp's own kind warns of those above 1 MiB."""
-
-    _value: bytes
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value, content_type="application/json")
-        self._size = len(value)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._value.decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await writer.write(self._value)
 
 
 class Answer:
     """A worker's answer: status and headers are here, the body is read in pieces."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Headers = [(k.lower(), v) for k, v in response.raw_headers]
-        self.media_type = response.content_type
+    def __init__(self, connection: Connection) -> None:
+        self.status = connection.status
+        self.headers = connection.headers
+        self.read = connection.read
 
-    async def read(self) -> bytes:
-        """The next bytes, as many as have arrived; empty at the end.
-
-        Raises:
-            LostError: the connection ended before the body did.
-        """
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise LostError(_reason(exc)) from exc
+    @property
+    def media_type(self) -> str:
+        """The Content-Type without its parameters."""
+        for name, value in self.headers:
+            if name == b"content-type":
+                return value.partition(b";")[0].strip().lower().decode("latin-1")
+        return ""
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body.
@@ -90,7 +64,31 @@ class Answer:
             size += len(piece)
             if size > limit:
                 raise LostError(f"its answer is longer than {limit} bytes")
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a URL leads, and the lines that every request to it begins with."""
+
+    host: str
+    port: int
+    is_tls: bool
+    path: str
+    authority: str
+
+
+@lru_cache(maxsize=4096)
+def _target(url: str) -> _Target:
+    """Raises ValueError for what is no URL of a server."""
+    parsed = URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.port is None:
+        raise ValueError("expected http://host:port")
+    host = parsed.raw_host or ""
+    authority = f"[{host}]" if ":" in host else host
+    if parsed.explicit_port is not None:
+        authority += f":{parsed.port}"
+    return _Target(host, parsed.port, parsed.scheme == "https", parsed.raw_path_qs, authority)
 
 
 def host_of(address: str) -> str | None:
@@ -100,7 +98,7 @@ def host_of(address: str) -> str | None:
     the other may take elsewhere.
     """
     try:
-        return URL(address).host
+        return _target(address).host
     except ValueError:
         return None
 
@@ -114,21 +112,15 @@ class Upstream:
     """
 
     def __init__(self, *, connect_seconds: float, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
-        self._session: aiohttp.ClientSession | None = None
+        self._connect_seconds = connect_seconds
+        self._tls = tls or ssl.create_default_context()
+        self._idle: dict[tuple[str, int, bool], deque[Connection]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._tls or True
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-            auto_decompress=False,  # bytes pass through as they are
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
-            read_bufsize=READ_BUFFER_BYTES,
-        )
+        self._loop = asyncio.get_running_loop()
+        self._sweeping = asyncio.create_task(self._sweep())
         return self
 
     async def __aexit__(
@@ -137,8 +129,13 @@ class Upstream:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)  # the loop closes what was aborted
 
     @asynccontextmanager
     async def request(
@@ -154,37 +151,81 @@ class Upstream:
             LostError: it ended before the answer's head.
             InternalError: this process is out of file descriptors.
         """
-        if self._session is None:
-            raise RuntimeError("Upstream is used inside `async with`")
         try:
-            response = await self._session.request(
-                method,
-                url,
-                data=None if body is None else _Body(body),
-                headers=headers,
-                allow_redirects=False,
-            )
-        except aiohttp.ClientConnectorError as exc:
-            if exc.os_error.errno in (errno.EMFILE, errno.ENFILE):
+            target = _target(url)
+        except ValueError as exc:
+            raise UnreachableError(f"its address {url} is not a URL") from exc
+        key = (target.host, target.port, target.is_tls)
+        head = _head(method, target, headers, body)
+        used = self._take(key)
+        connection = used or await self._connect(key)
+        try:
+            try:
+                await connection.ask(head, body)
+            except LostError:
+                # The worker may have closed it just when this request was sent. A question that
+                # changes nothing can be asked again; others are for those who know what they do.
+                if used is None or method != "GET":
+                    raise
+                connection.abort()
+                connection = await self._connect(key)
+                await connection.ask(head, body)
+            yield Answer(connection)
+        finally:
+            if connection.can_be_used_again:
+                connection.idle_since = self._loop.time()
+                self._idle.setdefault(key, deque()).append(connection)
+            else:
+                connection.abort()
+
+    def _take(self, key: tuple[str, int, bool]) -> Connection | None:
+        """The connection that was used last: it is the likeliest to be there still."""
+        idle = self._idle.get(key)
+        oldest = self._loop.time() - KEEP_ALIVE_SECONDS
+        while idle:
+            connection = idle.pop()
+            if not connection.is_closed and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, key: tuple[str, int, bool]) -> Connection:
+        host, port, is_tls = key
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._loop), host, port, ssl=self._tls if is_tls else None
+                )
+        except TimeoutError as exc:
+            raise UnreachableError("it did not accept a connection in time") from exc
+        except (OSError, UnicodeError, OverflowError) as exc:
+            if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
                 raise InternalError(
                     "The controller is out of file descriptors; raise its limit (ulimit -n)"
                 ) from exc
-            raise UnreachableError(_reason(exc)) from exc
-        except (aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError) as exc:
-            raise UnreachableError(_reason(exc)) from exc
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise LostError(_reason(exc)) from exc
-        try:
-            yield Answer(response)
-        finally:
-            response.close()  # to the pool if read to its end, else for good
+            reason = exc.strerror if isinstance(exc, OSError) else None
+            raise UnreachableError(f"cannot connect: {reason or exc}") from exc
+        return connection
+
+    async def _sweep(self) -> None:
+        """Closes what nobody has used for a while."""
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_SECONDS)
+            oldest = self._loop.time() - KEEP_ALIVE_SECONDS
+            for key, connections in tuple(self._idle.items()):
+                while connections and connections[0].idle_since <= oldest:
+                    connections.popleft().abort()
+                if not connections:
+                    del self._idle[key]
 
 
-def _reason(exc: BaseException) -> str:
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return f"cannot connect: {exc.os_error.strerror or exc.os_error}"
-    if isinstance(exc, asyncio.TimeoutError):
-        return "it did not accept a connection in time"
-    if isinstance(exc, aiohttp.InvalidURL):
-        return f"its address {exc} is not a URL"
-    return "the connection ended early"
+def _head(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """A request's head."""
+    lines = [f"{method} {target.path} HTTP/1.1", f"host: {target.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None:
+        lines.append(f"content-length: {len(body)}")
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+        raise UnreachableError("a header for it holds a line break")
+    return (head + "\r\n\r\n").encode("latin-1", errors="replace")

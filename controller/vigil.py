@@ -8,9 +8,8 @@ worker still beats, and is never cut short.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from types import TracebackType
 
 from controller.worker_record import WorkerRecord
 
@@ -23,24 +22,73 @@ class HungError(Exception):
     """The worker stopped answering."""
 
 
-@dataclass(slots=True, eq=False)
 class Watch:
-    """One request's wait for a worker."""
+    """``async with`` it: one request's wait for a worker. Cancelled if the worker hangs.
 
-    record: WorkerRecord
-    may_move: Callable[[], bool]  # whether another worker could take the request over now
-    progress_at: float  # when the last byte came, on the monotonic clock
-    patience: asyncio.Timeout
+    Not an `asyncio.timeout`, which would be most of what a short request's wait costs.
+
+    Args:
+        watches: where it is entered while the block runs.
+        record: the worker.
+        may_move: whether another worker could take the request over now.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        watches: set[Watch],
+        record: WorkerRecord,
+        may_move: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._watches = watches
+        self._record = record
+        self._may_move = may_move
+        self._clock = clock
+        self._progress_at = clock()  # when the last byte came
+        self._hangs = False
+
+    async def __aenter__(self) -> Callable[[], None]:
+        """Begins the watch; the function is to be called at each sign of progress."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a Watch works inside a task")
+        self._task = task
+        self._cancellations_before = task.cancelling()
+        self._watches.add(self)
+        return self._note_progress
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._watches.discard(self)
+        if not self._hangs:
+            return
+        others = self._task.uncancel() > self._cancellations_before
+        if kind is asyncio.CancelledError and not others:
+            raise HungError("it stopped answering and missed its heartbeats") from exc
+
+    def _note_progress(self) -> None:
+        self._progress_at = self._clock()
 
     def is_hung(self, now: float) -> bool:
         """Whether waiting on makes no sense."""
-        silence = now - self.progress_at
-        if self.record.is_punctual(now) or silence < self.record.late_after_seconds:
+        silence = now - self._progress_at
+        if self._record.is_punctual(now) or silence < self._record.late_after_seconds:
             return False
-        limit = GIVE_UP_BEATS * self.record.heartbeat_seconds
-        if silence >= limit and now - self.record.lease.renewed_at >= limit:
+        limit = GIVE_UP_BEATS * self._record.heartbeat_seconds
+        if silence >= limit and now - self._record.lease.renewed_at >= limit:
             return True
-        return self.may_move()
+        return self._may_move()
+
+    def give_up(self) -> None:
+        """Ends the wait."""
+        self._watches.discard(self)  # once is enough
+        self._hangs = True
+        self._task.cancel()
 
 
 class Vigil:
@@ -54,35 +102,13 @@ class Vigil:
         self._clock = clock
         self._watches: set[Watch] = set()
 
-    @asynccontextmanager
-    async def watch(
-        self, record: WorkerRecord, *, may_move: Callable[[], bool]
-    ) -> AsyncIterator[Callable[[], None]]:
-        """Yields a function to call at each sign of progress.
-
-        Raises:
-            HungError: the worker hangs; the block was cancelled.
-        """
-        try:
-            async with asyncio.timeout(None) as patience:
-                watch = Watch(record, may_move, self._clock(), patience)
-                self._watches.add(watch)
-
-                def progress() -> None:
-                    watch.progress_at = self._clock()
-
-                try:
-                    yield progress
-                finally:
-                    self._watches.discard(watch)
-        except TimeoutError as exc:
-            raise HungError("it stopped answering and missed its heartbeats") from exc
+    def watch(self, record: WorkerRecord, *, may_move: Callable[[], bool]) -> Watch:
+        """Watches a wait for a worker; its block raises HungError if the worker hangs."""
+        return Watch(self._watches, record, may_move, self._clock)
 
     def check(self) -> None:
         """Ends the waits for hung workers. To be called every `CHECK_SECONDS`."""
         now = self._clock()
-        due = asyncio.get_running_loop().time()
         for watch in tuple(self._watches):
             if watch.is_hung(now):
-                self._watches.discard(watch)  # once is enough
-                watch.patience.reschedule(due)
+                watch.give_up()

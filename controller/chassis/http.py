@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-import uuid
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +26,7 @@ from controller.protocol.fleet import LoadProgress
 
 _log = logging.getLogger(__name__)
 
+_ID_HEADER = b"x-request-id"
 # A client's own id is kept if it cannot break a header or a log line.
 _SANE_ID = re.compile(r"^[A-Za-z0-9_.:\-]{1,128}$")
 
@@ -50,15 +50,17 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get("x-request-id", "")
-        current = asked if _SANE_ID.match(asked) else "req-" + uuid.uuid4().hex
+        asked = next((value for name, value in scope["headers"] if name == _ID_HEADER), b"")
+        current = asked.decode("latin-1")
+        if not _SANE_ID.match(current):
+            current = "req-" + os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = current
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if "x-request-id" not in headers:
-                    headers["x-request-id"] = current
+                headers = message.get("headers", ())
+                if not any(name == _ID_HEADER for name, _ in headers):
+                    message["headers"] = [*headers, (_ID_HEADER, current.encode("latin-1"))]
             await send(message)
 
         token = request_id.set(current)

@@ -157,7 +157,7 @@ class RelayedRoute:
                     f"cause under this request's x-request-id"
                 )
             )
-        self._metrics.requests.labels(model, str(reply.status)).inc()
+        self._metrics.count_request(model, reply.status)
 
     def _traced(
         self, scope: Scope, hints: RoutingHints, reply: Reply

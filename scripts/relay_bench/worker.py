@@ -18,7 +18,7 @@ import uvloop
 
 MODELS = ("bench", "flood")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-TOKENS = re.compile(rb'"max_tokens": *(\d+)')
+TOKENS = re.compile(rb'"max_(?:completion_)?tokens": *(\d+)')  # one relay writes the other name
 STREAM = re.compile(rb'"stream": *true')
 
 CHUNK = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -128,3 +129,87 @@ async def test_a_body_above_a_mebibyte_passes_without_a_warning() -> None:
     async with server(response(b"Content-Length: 0")) as (address, heads):
         await ask(address, body=b"x" * (2 * 2**20))
     assert b"content-length: 2097152" in heads[0].lower()
+
+
+async def test_a_connection_is_used_again_unless_the_worker_closes_it() -> None:
+    accepted = 0
+    extra: tuple[bytes, ...] = ()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(response(b"Content-Length: 2", *extra, body=b"ok"))
+        writer.close()
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as running,
+        Upstream(connect_seconds=0.5) as upstream,
+    ):
+        address = f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}"
+        for said, connections in (((), 1), ((b"Connection: close",), 4)):
+            extra = said
+            for _ in range(4):
+                async with upstream.request("GET", address, headers={}) as answer:
+                    assert await answer.read_all(10) == b"ok"
+            assert accepted == connections
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" + response(b"Content-Length: 2", body=b"ok"),
+        b"HTTP/1.0 200 OK\r\n\r\nok",  # ends with the connection
+        response(b"Transfer-Encoding: chunked", body=b"1\r\no\r\n1;x=y\r\nk\r\n0\r\n\r\n"),
+    ],
+)
+async def test_every_way_to_frame_a_body_is_read(answer: bytes) -> None:
+    async with server(answer) as (address, _):
+        assert (await ask(address))[1] == b"ok"
+
+
+async def test_a_head_without_an_end_is_lost() -> None:
+    async with server(response(b"x: " + b"a" * 200_000)) as (address, _):
+        with pytest.raises(LostError):
+            await ask(address)
+
+
+async def test_a_header_cannot_bring_another_one_with_it() -> None:
+    async with (
+        server(response(b"Content-Length: 0")) as (address, heads),
+        Upstream(connect_seconds=0.5) as upstream,
+    ):
+        with pytest.raises(UnreachableError, match="line break"):
+            async with upstream.request("GET", address, headers={"a": "b\r\nc: d"}):
+                pass
+    assert heads == []
+
+
+async def test_a_reader_that_is_behind_stops_the_sender() -> None:
+    sent = 0
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+                sent += 65_536
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as running,
+        Upstream(connect_seconds=0.5) as upstream,
+        upstream.request(
+            "GET", f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}", headers={}
+        ) as answer,
+    ):
+        before = -1
+        while sent > before:
+            before = sent
+            await asyncio.sleep(0.2)
+        assert sent < 32 * 2**20
+        received, more = 0, sent + 2**20  # once it is read, it goes on
+        while received < more:
+            received += len(await answer.read())
