@@ -8,6 +8,7 @@ from webui.catalogue import default_columns
 from webui.conversation import DEFAULT_COLUMNS, Conversation
 from webui.language import Words
 from webui.model_view import banner_html, card_html, choices_of, state_html
+from webui.nav import nav_html
 from webui.page import Component, Page, Tab
 from webui.toolkit import gr
 from webui.tools import head_html, lane_tools_html, tabs_html
@@ -43,7 +44,7 @@ class Heads:
             for part in (column.box, column.model, column.state, column.chat)
         ]
         tools = [column.lane_tools for column in page.columns]
-        return [*parts, *tools, page.banner, page.head, page.tabs]
+        return [*parts, *tools, page.nav, page.banner, page.head, page.tabs]
 
     def card(self, name: str | None, words: Words) -> str:
         """What a column without answers shows of its model."""
@@ -72,6 +73,7 @@ class Heads:
         words = tab.words
         views: dict[str, tuple[Component, dict[str, Any]]] = {
             "banner": (page.banner, {"value": banner_html(catalogue, words)}),
+            "nav": (page.nav, {"value": nav_html(words, view="compare")}),
             "head": (page.head, {"value": head_html(conversation, words)}),
             "tabs": (page.tabs, {"value": tabs_html(conversation, words)}),
         }

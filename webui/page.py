@@ -11,6 +11,7 @@ from webui.conversation import MAX_COLUMNS, Conversation
 from webui.figures import figures_html
 from webui.gallery import Gallery, gallery_html
 from webui.language import ENGLISH, Language, Words
+from webui.nav import nav_html
 from webui.toolkit import gr
 from webui.tools import answer_tools_html, compose_tools_html, head_html, lane_tools_html
 
@@ -88,6 +89,7 @@ class Page:
     tab: Component  # server side
     timer: Component
     head: Component
+    nav: Component  # the links to the other views
     banner: Component
     tabs: Component
     columns: tuple[ColumnParts, ...]  # by place
@@ -109,7 +111,8 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
     tab = gr.State(Tab())
     timer = gr.Timer(refresh_seconds)
     with gr.Row(elem_id="head"):
-        _html("title", f'<h1>{TITLE}<span class="tagline">{TAGLINE}</span></h1>')
+        _html("title", f'<h1 title="{TAGLINE}">{TITLE}</h1>')
+        nav = _html("nav", nav_html(ENGLISH, view="compare"))
         banner = _html("banner")
         head = _html("head-tools", head_html(empty, ENGLISH))
     tabs = _html("tabs")
@@ -146,6 +149,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
         tab=tab,
         timer=timer,
         head=head,
+        nav=nav,
         banner=banner,
         tabs=tabs,
         columns=columns,
