@@ -22,6 +22,7 @@ import httpx
 from PIL import Image
 
 from controller.chassis.serve import listen
+from engine_bench import cost
 from engine_bench.checkpoint import make_checkpoint
 
 ENGINES = ("sequential", "batched")
@@ -157,7 +158,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=32, help="image requests a round")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument(
+        "--cost", action="store_true", help="what the engine adds to the model, in CPU time"
+    )
     arguments = parser.parse_args()
+    if arguments.cost:
+        print(cost.measure(arguments.rounds))
+        return
     print(asyncio.run(measure(arguments.rounds, arguments.requests, arguments.concurrency)))
 
 
