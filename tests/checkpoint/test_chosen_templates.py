@@ -27,9 +27,13 @@ def load(path, **options):
     return load_checkpoint(LoadSpec(str(path), device="cpu", **options), lambda _progress: None)
 
 
-def asked(template: str | None) -> GenerationRequest:
+def asked(model, template: str | None, *messages: ChatMessage) -> GenerationRequest:
     return GenerationRequest(
-        request_id="r", model="m", messages=(QUESTION,), images=(PICTURE,), chat_template=template
+        request_id="r",
+        model=model.cards[0].name,
+        messages=messages or (QUESTION,),
+        images=(PICTURE,),
+        chat_template=template,
     )
 
 
@@ -39,7 +43,8 @@ def model(oracle):
 
 
 def test_a_request_may_choose_a_template_by_its_name(model):
-    own, chosen = model.prepare(asked(None)), model.prepare(asked("llava_v0"))
+    own = model.prepare(asked(model, None)).prepared
+    chosen = model.prepare(asked(model, "llava_v0")).prepared
     assert own.text.endswith("USER: <image>\nWhat is it? ASSISTANT:")
     assert own.stop_strings == ()
     assert chosen.text.endswith("###Human: <image>\nWhat is it?###Assistant:")
@@ -50,7 +55,7 @@ def test_a_request_may_choose_a_template_by_its_name(model):
 @pytest.mark.parametrize("name", ["vicuna_v9", "../../../etc/passwd", "/etc/hostname"])
 def test_a_request_that_names_no_template_of_ours_is_told_the_names(model, name):
     with pytest.raises(BadRequestError, match=r"no chat template.*vicuna_v1") as caught:
-        model.prepare(asked(name))
+        model.prepare(asked(model, name))
     assert caught.value.param == "chat_template"
 
 
@@ -79,7 +84,11 @@ def test_a_placeholder_that_is_typed_stays_text_under_a_template_of_ours(tmp_pat
     model = TransformersModel(load(tmp_path))
     typed = ChatMessage(role="user", content=[TextPart(text="What is <image>?"), IMAGE])
     request = GenerationRequest(
-        request_id="r", model="m", messages=(typed,), images=(PICTURE,), chat_template="vicuna_v1"
+        request_id="r",
+        model="llava-v1.5-tiny",
+        messages=(typed,),
+        images=(PICTURE,),
+        chat_template="vicuna_v1",
     )
     assert model.prepare(request).image_tokens == model.prepare(asked("vicuna_v1")).image_tokens
 
