@@ -119,8 +119,6 @@ class Compare:
                 preprocess=False,
                 **quick,
             )
-            column.model.focus(partial(self.open_list, place), [page.tab], None, **quick)
-            column.model.blur(partial(self.open_list, None), [page.tab], None, **quick)
 
     async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
@@ -166,10 +164,6 @@ class Compare:
         if conversation is None:
             return gr.skip()
         return self._heads.updates(conversation, tab) or gr.skip()
-
-    async def open_list(self, place: int | None, tab: Tab) -> None:
-        """Notes which list of models is open: Gradio's breaks if it loses a choice meanwhile."""
-        tab.open_list = place
 
     async def set_model(self, place: int, conversation_id: str, tab: Tab, name: object) -> Result:
         """Gives a column another model, from its next answer on."""

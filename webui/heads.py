@@ -79,8 +79,9 @@ class Heads:
         }
         for number, column in enumerate(page.columns):
             name = conversation.column_at(number).model
-            # Gradio's list breaks if it loses a choice while it is open.
-            keep = tab.choices.get(number, []) if tab.open_list == number else []
+            # Gradio's list breaks if it loses a choice while it is open, and whether it is, is not
+            # known here in time: a choice that was there once stays, and says that it is gone.
+            keep = tab.choices.get(number, [])
             choices = tab.choices[number] = choices_of(catalogue, name, keep=keep)
             views |= {
                 f"box {number}": (column.box, {"visible": number < conversation.num_columns}),

@@ -39,7 +39,6 @@ class Tab:
     scope: int | None = None  # the lane whose settings the panel shows; None: the chat's
     shown: dict[str, str] = field(default_factory=dict)  # a part's key -> its fields, as text
     choices: dict[int, list[tuple[str, str]]] = field(default_factory=dict)  # by place
-    open_list: int | None = None  # the place whose list of models has the focus
 
     @property
     def words(self) -> Words:
