@@ -83,14 +83,8 @@ def test_a_placeholder_that_is_typed_stays_text_under_a_template_of_ours(tmp_pat
     save("llava", tmp_path)
     model = TransformersModel(load(tmp_path))
     typed = ChatMessage(role="user", content=[TextPart(text="What is <image>?"), IMAGE])
-    request = GenerationRequest(
-        request_id="r",
-        model="llava-v1.5-tiny",
-        messages=(typed,),
-        images=(PICTURE,),
-        chat_template="vicuna_v1",
-    )
-    assert model.prepare(request).image_tokens == model.prepare(asked("vicuna_v1")).image_tokens
+    asked_with, asked_without = asked(model, "vicuna_v1", typed), asked(model, "vicuna_v1")
+    assert model.prepare(asked_with).image_tokens == model.prepare(asked_without).image_tokens
 
 
 def test_a_file_whose_messages_are_text_alone_works_with_a_processor(tmp_path):
