@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
 from webui.acts import Acts
 from webui.client import ControllerClient
+from webui.cluster import ClusterHistory, cluster_routes
 from webui.compare import Compare
 from webui.conv_log import ConversationLog
 from webui.csp import ContentSecurityPolicy
@@ -60,6 +62,8 @@ class WebApp:
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
         )
         self._watch = FleetWatch(self._client, interval_seconds=settings.refresh_seconds)
+        past = ClusterHistory(time.monotonic)
+        self._watch.observers.append(past.take)
         self.store = ConversationStore(
             settings.store_folder,
             Bounds(settings.max_conversations, settings.max_data_mib * 2**20),
@@ -86,6 +90,10 @@ class WebApp:
         install_health(self.asgi, not_ready_reason=lambda: self._watch.catalogue.problem)
         self.asgi.include_router(chat_routes(self.store.images))
         self.asgi.include_router(history_routes(self.store))
+        admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+        self.asgi.include_router(
+            cluster_routes(self._watch, self._client, past, admin_key=admin_key)
+        )
         if settings.examples.is_dir():
             images = StaticFiles(directory=settings.examples)
             self.asgi.mount("/examples", images, name="examples")

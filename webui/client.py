@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from controller.protocol.chat import ChatCompletionChunk
 from controller.protocol.errors import ErrorBody
-from controller.protocol.fleet import FleetView
+from controller.protocol.fleet import DrainReply, DrainRequest, FleetView
 from controller.protocol.preview import Preview
 from controller.protocol.sse import DONE, Decoder
 
@@ -88,6 +88,31 @@ class ControllerClient:
                 f"(its /fleet/workers has another shape); check --controller-url",
                 code="unreachable",
             ) from exc
+
+    async def drain(self, worker_id: str, *, admin_key: str) -> bool:
+        """Has the controller route nothing more to a worker. Returns whether it knew the worker.
+
+        Args:
+            worker_id: which.
+            admin_key: the fleet's token, where the controller has one; empty: none is sent.
+
+        Raises:
+            ControllerError: it cannot be reached, or the key is not the right one.
+        """
+        headers = {"authorization": f"Bearer {admin_key}"} if admin_key else {}
+        body = DrainRequest(worker_id=worker_id).model_dump_json()
+        try:
+            response = await self._http.post(
+                "/fleet/drain",
+                content=body,
+                headers={"content-type": "application/json", **headers},
+                timeout=5.0,
+            )
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        if response.status_code != httpx.codes.OK:
+            raise _error_of(response)
+        return DrainReply.model_validate_json(response.content).known
 
     async def chat(
         self, body: bytes, *, note_worker: Callable[[str], None] | None = None

@@ -26,6 +26,12 @@ class WebSettings(ProcessSettings):
         description="what the controller asks of its clients, if it does; it never reaches the "
         "browser, and is better in the environment than on a command line",
     )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        min_length=8,
+        description="who types it on the Cluster view may drain workers; it is the controller's "
+        "fleet token, where that has one; left out: nobody may",
+    )
     examples: Path = Field(
         default=Path(__file__).parent / "examples",
         description="folder with examples.json and its images; without the file no examples",

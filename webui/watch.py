@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
+from controller.protocol.fleet import FleetView
 from webui.answer import AskedModel
 from webui.catalogue import Catalogue, catalogue_of
 from webui.client import ControllerClient, ControllerError
@@ -23,6 +25,8 @@ class FleetWatch:
     def __init__(self, client: ControllerClient, *, interval_seconds: float) -> None:
         self._client = client
         self._interval_seconds = interval_seconds
+        self.view: FleetView | None = None  # the last answer, whole
+        self.observers: list[Callable[[FleetView], None]] = []  # told of each answer
         self.catalogue = Catalogue(
             problem=f"The controller at {client.base_url} has not answered yet.",
             problem_address=client.base_url,
@@ -42,11 +46,14 @@ class FleetWatch:
         """Asks once; a failure becomes the catalogue's problem."""
         before = self.catalogue
         try:
-            self.catalogue = catalogue_of(await self._client.fleet())
+            self.view = await self._client.fleet()
+            self.catalogue = catalogue_of(self.view)
         except ControllerError as exc:
             self.catalogue = Catalogue(before.models, exc.message, self._client.base_url)
             if before.problem != exc.message:
                 _log.warning("%s", exc.message)
             return
+        for observe in self.observers:
+            observe(self.view)
         if before.problem is not None:
             _log.info("the controller at %s answers", self._client.base_url)

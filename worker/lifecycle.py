@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from controller.protocol.fleet import (
     WorkerState,
     WorkerStatus,
 )
-from worker.engine.protocol import Engine
+from worker.engine.protocol import CacheStats, Engine
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ class Lifecycle:
     def status(self) -> WorkerStatus:
         """The whole state, as controllers get it."""
         memory = self._process.memory_info().rss
-        load = WorkerLoad(memory_bytes=memory)
+        uptime = max(0.0, time.time() - self._process.create_time())
+        load = WorkerLoad(memory_bytes=memory, uptime_seconds=uptime)
         if self.engine is not None:
             stats = self.engine.stats()
             load = WorkerLoad(
@@ -111,6 +113,9 @@ class Lifecycle:
                 tokens_per_second=stats.tokens_per_second,
                 memory_bytes=memory,
                 device_memory_bytes=stats.device_memory_bytes,
+                kv_use=_kv_use(stats.caches),
+                cache_hit_rate=_hit_rate(stats.caches),
+                uptime_seconds=uptime,
             )
         return WorkerStatus(
             state=self.state,
@@ -174,3 +179,15 @@ class Lifecycle:
     def _changed(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+def _kv_use(caches: CacheStats | None) -> float | None:
+    if caches is None or not caches.kv_tokens:
+        return None
+    return min(1.0, caches.kv_used_tokens / caches.kv_tokens)
+
+
+def _hit_rate(caches: CacheStats | None) -> float | None:
+    if caches is None or not caches.prefix_queries:
+        return None
+    return min(1.0, caches.prefix_hits / caches.prefix_queries)

@@ -92,6 +92,11 @@ class WorkerLoad(Message):
     )  # of recent answers, all streams together
     memory_bytes: int | None = None  # resident set of the process
     device_memory_bytes: int | None = None
+    # None where the worker has no such thing, or does not say.
+    kv_use: float | None = Field(default=None, ge=0, le=1)  # of the room for keys and values
+    # Of the prompts' tokens, since the start.
+    cache_hit_rate: float | None = Field(default=None, ge=0, le=1)
+    uptime_seconds: float | None = Field(default=None, ge=0)
 
 
 class WorkerStatus(Message):
