@@ -58,7 +58,13 @@ class MarkdownStream:
     def finish(self) -> str:
         """What was held, and the end of every style."""
         text, self._held = self._held, ""
-        return text + self._end_line()
+        shown = ""
+        if self._at_start:
+            shown, text = self._begin_line(text)
+        while text:
+            one, text = self._next(text)
+            shown += one
+        return shown + self._end_line()
 
     def _begin_line(self, text: str) -> tuple[str, str]:
         """The beginning of a line as it is shown, and the rest."""
@@ -99,7 +105,7 @@ class MarkdownStream:
         """Whether a marker between the previous character and ``after`` begins a style."""
         # Not the one in 2*3 or 5**2.
         is_inside_word = self._previous.isascii() and self._previous.isalnum()
-        return bool(after) and not after[0].isspace() and not is_inside_word
+        return bool(after) and not (after[0].isspace() or after[0] == "*" or is_inside_word)
 
     def _switch(self, marker: str, on: str, off: str) -> str:
         self._previous = ""
