@@ -42,7 +42,7 @@ def test_the_exact_request_is_shown_and_copied(
 def test_what_the_model_sees_stands_beside_the_original_with_its_cost(
     compare: ComparePage, fake: FakeController, picture: Path
 ) -> None:
-    compare.places[0].press(compare.places[0].settings)
+    compare.columns[0].press(compare.columns[0].settings)
     compare.settings.get_by_label("Image mode").click()
     compare.settings.get_by_role("option", name="pad").click()
     compare.close_drawer()
@@ -55,8 +55,7 @@ def test_what_the_model_sees_stands_beside_the_original_with_its_cost(
     pictures = compare.panel.locator("figure img")
     expect(pictures).to_have_count(4)
     for at in range(4):
-        eventually_loaded = "image => image.complete && image.naturalWidth > 0"
-        assert pictures.nth(at).evaluate(eventually_loaded)
+        expect(pictures.nth(at)).not_to_have_js_property("naturalWidth", 0)
     assert fake.previews[-1].image_process_mode == "pad"
     compare.close_drawer()
     compare.expect_images(1)  # it is still composed

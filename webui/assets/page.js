@@ -66,6 +66,17 @@
     else if (!shown && document.body.dataset.drawer === "panel") closeDrawer();
   };
 
+  // The settings open once they are those that were asked for: what is typed into the others'
+  // fields before would be lost.
+  let wantedScope = null;
+  const watchScope = () => {
+    if (wantedScope === null) return;
+    const shown = find("#settings-head [data-act=scope][aria-pressed=true]")?.dataset.value;
+    if (shown !== wantedScope) return;
+    wantedScope = null;
+    openDrawer("settings", lastPressed);
+  };
+
   // ---- Copying ----
 
   const copy = async (text) => {
@@ -219,7 +230,10 @@
       const from = act.dataset.from ? document.getElementById(act.dataset.from) : null;
       const value = from ? from.value : (act.dataset.value ?? "");
       send({ act: act.dataset.act, place: placeOf(act), value });
-      if (act.dataset.act === "settings") openDrawer("settings", act);
+      if (act.dataset.act === "settings") {
+        wantedScope = String(placeOf(act));
+        watchScope();
+      }
       if (act.dataset.act === "write-note") closeDrawer();
       if (act.dataset.act === "example") find("#composer textarea")?.focus();
       return;
@@ -440,6 +454,7 @@
       showTabs();
       announce();
       watchPanel();
+      watchScope();
       keepFocus();
     });
   }).observe(document.documentElement, { childList: true, subtree: true });
