@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CHUNK_START = b"data: {"
 PATIENCE_SECONDS = 60.0
 
 
@@ -40,6 +41,7 @@ class Client(asyncio.Protocol):
     def __init__(self) -> None:
         self._done: asyncio.Future[None] | None = None
         self._answer = bytearray()
+        self._tail = b""
         self.first_at: float | None = None  # when the first chunk of the last answer came
         self.chunks = 0  # of all answers so far
 
@@ -69,7 +71,10 @@ class Client(asyncio.Protocol):
         self._answer += data
         if self._done is None or self._done.done():
             return
-        found = data.count(b"data: {")
+        # One may lie across two pieces; what is kept is too short to be counted twice.
+        piece = self._tail + data
+        self._tail = piece[1 - len(CHUNK_START) :]
+        found = piece.count(CHUNK_START)
         if found:
             self.chunks += found
             if self.first_at is None:
