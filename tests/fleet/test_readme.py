@@ -99,7 +99,7 @@ def test_the_page_is_asked_as_described_with_curl(demo_fleet: DemoFleet) -> None
 
 
 def test_the_sdk_streams_an_answer_of_each_model(demo_fleet: DemoFleet) -> None:
-    (block,) = blocks("Ask with the OpenAI SDK", "Start the processes by hand")
+    (block,) = blocks("Ask with the OpenAI SDK", "Look at a checkpoint before it is loaded")
     lines = [line for line in run(block, ports_of(demo_fleet)).splitlines() if line]
     assert [line.split(": ")[0] for line in lines] == sorted(demo_fleet.models)
     assert all(len(line.split(": ", 1)[1]) > 5 for line in lines)
@@ -111,6 +111,13 @@ def test_status_shows_the_demo(demo_fleet: DemoFleet) -> None:
     for name in demo_fleet.models:
         assert len(re.findall(rf"^{name} +ready", output, re.MULTILINE)) == 1
         assert f'"name":"{name}"' in output
+
+
+def test_a_checkpoint_is_looked_at_before_it_is_loaded() -> None:
+    (inspect,) = blocks("Look at a checkpoint before it is loaded", "Start the processes by hand")
+    said = run(inspect, {})
+    assert "llava-lora" in said
+    assert "it fits" in said
 
 
 def test_the_printed_commands_are_six(demo_fleet: DemoFleet) -> None:
