@@ -45,7 +45,12 @@ def main() -> int:
     async def end_answers() -> None:
         app.runs.cut_everything()
 
-    serve(Server(app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers), sock)
+    serve(
+        Server(
+            app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers, settings=settings
+        ),
+        sock,
+    )
     return 0
 
 

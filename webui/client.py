@@ -6,6 +6,7 @@ the cause and the way out, so that a column can show it as it is.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -46,15 +47,22 @@ class ControllerClient:
         base_url: the controller's address, without a trailing slash.
         silence_seconds: how long a stream may send nothing at all, not even a ping.
         api_key: what the controller asks of its clients, if it does.
+        tls: whose certificates are trusted; None is the system's choice.
     """
 
     def __init__(
-        self, base_url: str, *, silence_seconds: float = 60.0, api_key: str | None = None
+        self,
+        base_url: str,
+        *,
+        silence_seconds: float = 60.0,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.base_url = base_url
         self._silence_seconds = silence_seconds
         self._http = httpx.AsyncClient(
             base_url=base_url,
+            verify=tls or True,
             # The number of streams is bounded where they are started, not by a hidden pool queue.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             timeout=httpx.Timeout(5.0, read=silence_seconds),
