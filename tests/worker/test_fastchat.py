@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -42,11 +44,12 @@ class Vicuna(FakeModel):
 
 @asynccontextmanager
 async def fastchat(program: str, *flags: str) -> AsyncIterator[str]:
+    folder = tempfile.mkdtemp()  # it writes its logs to where it is started
     with listen("127.0.0.1", 0) as sock:
         port = sock.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         str(PYTHON), "-m", f"fastchat.serve.{program}", "--port", str(port), *flags,
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        cwd=folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
@@ -61,6 +64,7 @@ async def fastchat(program: str, *flags: str) -> AsyncIterator[str]:
     finally:
         process.terminate()
         await process.wait()
+        shutil.rmtree(folder)
 
 
 async def models_of(client: httpx.AsyncClient, controller: str) -> list[str]:
