@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator
 
@@ -11,7 +12,10 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
+from controller.chassis.tls import client_context
 from webui.acts import Acts
+from webui.battle import Battles, battle_routes
+from webui.battle_store import BattleStore
 from webui.client import ControllerClient
 from webui.cluster import ClusterHistory, cluster_routes
 from webui.compare import Compare
@@ -20,6 +24,7 @@ from webui.csp import ContentSecurityPolicy
 from webui.gallery import read_gallery
 from webui.heads import Heads
 from webui.history import history_routes
+from webui.leaderboard_view import leaderboard_routes
 from webui.page import ASSETS, TITLE, Component, build_page, theme
 from webui.panels import Panels
 from webui.person import PersonCookie
@@ -60,6 +65,7 @@ class WebApp:
             settings.controller_url,
             silence_seconds=settings.silence_seconds,
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+            tls=client_context(settings.tls_ca),
         )
         self._watch = FleetWatch(self._client, interval_seconds=settings.refresh_seconds)
         past = ClusterHistory(time.monotonic)
@@ -90,6 +96,26 @@ class WebApp:
         install_health(self.asgi, not_ready_reason=lambda: self._watch.catalogue.problem)
         self.asgi.include_router(chat_routes(self.store.images))
         self.asgi.include_router(history_routes(self.store))
+        battles = BattleStore(self.store.database)
+        self.asgi.include_router(leaderboard_routes(battles))
+        limits = UploadLimits(
+            max_bytes=settings.max_upload_mib * 2**20,
+            max_pixels=int(settings.max_image_megapixels * 1e6),
+        )
+        self.asgi.include_router(
+            battle_routes(
+                Battles(
+                    store=self.store,
+                    battles=battles,
+                    runs=self.runs,
+                    watch=self._watch,
+                    limits=limits,
+                    note_vote=self._log.battle,
+                    chance=random.SystemRandom(),
+                ),
+                terms=settings.terms,
+            )
+        )
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.asgi.include_router(
             cluster_routes(self._watch, self._client, past, admin_key=admin_key)
@@ -99,7 +125,7 @@ class WebApp:
             self.asgi.mount("/examples", images, name="examples")
         gr.mount_gradio_app(
             self.asgi,
-            self._demo(settings),
+            self._demo(settings, limits),
             path="/",
             footer_links=[],
             run_history=False,
@@ -115,7 +141,7 @@ class WebApp:
             head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         )
 
-    def _demo(self, settings: WebSettings) -> Component:
+    def _demo(self, settings: WebSettings, limits: UploadLimits) -> Component:
         gallery = read_gallery(settings.examples)
         demo = gr.Blocks(
             title=TITLE,
@@ -123,10 +149,6 @@ class WebApp:
             fill_width=True,
             fill_height=True,
             delete_cache=(_HOUR_SECONDS, _UPLOADS_KEPT_SECONDS),
-        )
-        limits = UploadLimits(
-            max_bytes=settings.max_upload_mib * 2**20,
-            max_pixels=int(settings.max_image_megapixels * 1e6),
         )
         with demo:
             page = build_page(gallery, refresh_seconds=settings.refresh_seconds)

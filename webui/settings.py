@@ -44,6 +44,11 @@ class WebSettings(ProcessSettings):
         description="folder of chats, votes and images; left out: paragone/webui in the user's "
         "folder for state (XDG_STATE_HOME, or ~/.local/state)",
     )
+    terms: str = Field(
+        default="",
+        description="what people are told before they ask, as HTML: your terms of use; empty: "
+        "nothing",
+    )
     max_conversations: int = Field(
         default=10_000, ge=1, description="chats that are kept; the longest unused goes"
     )

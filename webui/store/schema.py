@@ -84,4 +84,21 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (answer_id, person)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE battle (
+        id              TEXT PRIMARY KEY,         -- what the browser knows it by until the vote
+        conversation_id TEXT NOT NULL,            -- which may be deleted; the vote stays
+        person          TEXT NOT NULL,
+        model_left      TEXT NOT NULL,
+        model_right     TEXT NOT NULL,
+        tags            TEXT NOT NULL,            -- JSON: a list of words
+        winner          TEXT,                     -- webui.leaderboard.Winner; NULL: no vote yet
+        reasons         TEXT NOT NULL,            -- JSON: a list of words
+        num_turns       INTEGER NOT NULL,         -- when it was voted on
+        language        TEXT NOT NULL,            -- of the page
+        created_at      REAL NOT NULL,
+        voted_at        REAL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX battle_voted ON battle (voted_at) WHERE voted_at IS NOT NULL;
+    """,
 )

@@ -1,0 +1,139 @@
+// A battle: asks, shows both answers as they are written, votes. Texts are set as text, never HTML.
+const phrases = JSON.parse(document.getElementById("phrases").textContent);
+const form = document.getElementById("ask");
+const votes = [...document.querySelectorAll("[data-vote]")];
+const sides = [0, 1].map((number) => document.querySelector(`#side-${number} .turns`));
+let battle = location.hash.slice(1);
+let source = null;
+let isDecided = false;
+
+function element(kind, className, text = "") {
+  return Object.assign(document.createElement(kind), { className, textContent: text });
+}
+
+function addTurn(text, images) {
+  for (const side of sides) {
+    const turn = element("div", "turn");
+    const question = element("div", "question", text);
+    for (const image of images) {
+      const picture = Object.assign(document.createElement("img"), { src: image, alt: "" });
+      question.prepend(picture);
+    }
+    turn.append(question, element("div", "answer"));
+    side.append(turn);
+  }
+}
+
+function show(turn, answers) {
+  answers.forEach((answer, number) => {
+    const place = sides[number].children[turn].querySelector(".answer");
+    const text = answer.state === "failed" ? `${answer.text}\n${phrases.failed}`.trim() : answer.text;
+    if (place.textContent !== text) place.textContent = text;
+    place.dataset.state = answer.state;
+  });
+  const canVote = !isDecided && answers.some((answer) => answer.text);
+  for (const vote of votes) vote.disabled = !canVote;
+}
+
+function follow() {
+  if (source) source.close();
+  source = new EventSource(`./battle/${battle}/stream`);
+  const turn = sides[0].children.length - 1;
+  form.querySelector("button.primary").disabled = true;
+  const end = () => {
+    source.close();
+    form.querySelector("button.primary").disabled = isDecided;
+  };
+  source.onmessage = (message) => {
+    const answers = JSON.parse(message.data);
+    show(turn, answers);
+    if (answers.every((answer) => answer.over)) end();
+  };
+  source.onerror = end;
+}
+
+function reveal(result) {
+  isDecided = true;
+  for (const vote of votes) {
+    vote.disabled = true;
+    vote.setAttribute("aria-pressed", vote.dataset.vote === result.winner);
+  }
+  form.querySelector("button.primary").disabled = true;
+  const verdict = document.getElementById("verdict");
+  verdict.textContent = phrases.names.replace("{0}", result.left).replace("{1}", result.right) + " ";
+  const link = element("a", "", phrases.open);
+  link.href = `./c/${result.chat}`;
+  verdict.append(link);
+  [result.left, result.right].forEach((name, number) => {
+    document.querySelector(`#side-${number} h2`).textContent = name;
+  });
+}
+
+async function attempt(work) {
+  const problem = document.getElementById("problem");
+  problem.textContent = "";
+  try {
+    await work();
+  } catch (error) {
+    problem.textContent = error.message;
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(async () => {
+    const body = new FormData();
+    body.append("text", form.elements.text.value);
+    const files = [...form.elements.files.files];
+    for (const file of files) body.append("files", file);
+    const asked = await call("POST", battle ? `./battle/${battle}/ask` : "./battle", body);
+    battle = asked.battle;
+    history.replaceState(null, "", `#${battle}`);
+    addTurn(form.elements.text.value, files.map((file) => URL.createObjectURL(file)));
+    form.reset();
+    follow();
+  });
+});
+
+form.elements.text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    if (!form.querySelector("button.primary").disabled) form.requestSubmit();
+  }
+});
+
+for (const reason of document.querySelectorAll("[data-reason]"))
+  reason.addEventListener("click", () =>
+    reason.setAttribute("aria-pressed", reason.getAttribute("aria-pressed") !== "true"),
+  );
+
+for (const vote of votes)
+  vote.addEventListener("click", () =>
+    attempt(async () => {
+      const reasons = [...document.querySelectorAll("[data-reason][aria-pressed=true]")];
+      reveal(
+        await call("POST", `./battle/${battle}/vote`, {
+          winner: vote.dataset.vote,
+          reasons: reasons.map((reason) => reason.dataset.reason),
+          tag: document.getElementById("tag").value,
+          stop: document.getElementById("stop").checked,
+        }),
+      );
+    }),
+  );
+
+document.getElementById("again").addEventListener("click", () => {
+  history.replaceState(null, "", location.pathname);
+  location.reload();
+});
+
+if (battle)
+  attempt(async () => {
+    const state = await call("GET", `./battle/${battle}`);
+    state.turns.forEach((turn, number) => {
+      addTurn(turn.text, turn.images.map((digest) => `./images/${digest}/small`));
+      show(number, turn.sides);
+    });
+    if (state.winner) reveal(state);
+    else follow();
+  });
