@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
 import sys
+import termios
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI, Response
@@ -88,8 +92,8 @@ async def test_errors_keep_the_words_and_the_code_of_who_sent_them():
         (b"", "stream_broken"),
         (b"data: nonsense\n\n", "bad_chunk"),
         (
-            b'event: error\ndata: {"error": {"message": "", "type": "", "code": "worker_lost"}}\n\n',
-            "worker_lost",
+            b'event: error\ndata: {"error": {"message": "", "type": "", "code": "lost"}}\n\n',
+            "lost",
         ),
     ],
 )
@@ -221,3 +225,48 @@ async def test_a_key_is_sent_as_openais_clients_do():
     assert seen == ["Bearer secret", ""]
     assert code == 2
     assert "none can answer now" in err
+
+
+async def test_ctrl_c_on_a_terminal_stops_the_answer_and_ctrl_d_leaves(tmp_path):
+    model = FakeModel(lambda _: "**x** " + "y" * 1000, step_seconds=0.01)
+    async with running_worker(model) as running:
+        master, terminal = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "controller.cli",
+            "chat",
+            "--controller",
+            running.url,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"},
+        )
+        os.close(terminal)
+        os.set_blocking(master, False)
+        seen = b""
+
+        def shows(what: bytes, times: int = 1) -> bool:
+            nonlocal seen
+            with suppress(OSError):  # nothing to read now
+                seen += os.read(master, 65536)
+            return seen.count(what) >= times
+
+        await until(lambda: shows(b"> "))
+        os.write(master, b"one\n")
+        await until(lambda: shows(b"yyyy"))
+        os.write(master, b"\x03")
+        await until(lambda: shows(b"stopped"))
+        await until(lambda: running.engine.stats().running == 0)
+        os.write(master, b"two\n")
+        await until(lambda: running.engine.stats().running == 1)
+        os.write(master, b"\x03")
+        await until(lambda: shows(b"stopped", times=2))
+        os.write(master, b"\x04")
+        assert await process.wait() == 0
+        os.close(master)
+    assert b"\x1b[1mx\x1b[22m yyyy" in seen  # Markdown, as it came
+    assert (tmp_path / "paragone" / "chat_history").read_text() == "one\ntwo\n"

@@ -1,0 +1,1 @@
+"$TOOL/bin/python" ask.py
