@@ -36,6 +36,11 @@ _CLIENTS: Final = {
     "compare": "ask several models of a fleet the same, answers side by side",
 }
 
+_WHICH_FLEET: Final = "the fleet file; may be left out where one fleet runs"
+
+# What `paragone fleet render` writes for; modules of controller.fleet.render.
+_TARGETS: Final = ("compose", "kubernetes", "slurm", "systemd")
+
 # Our processes: the package that runs, the extra that it needs, and a package by which to tell.
 _PROCESSES: Final = {
     "controller": ("controller", None, "fastapi"),
@@ -58,7 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _until_the_reader_leaves(lambda: programs.run(words[0], words[1:]))
     if words and words[0] in _PROCESSES:
         _become(words[0], words[1:])
-    arguments = _build_parser().parse_args(words)
+    parser = build_parser()
+    arguments = parser.parse_args(words)
+    if arguments.action == "completion":
+        # On use, as below.
+        from controller.fleet.completion import completion_script  # noqa: PLC0415
+
+        script = completion_script(parser, arguments.shell)
+        return _until_the_reader_leaves(lambda: _print(script))
     # On use, so that --help, --version and wrong flags answer at once.
     from controller.fleet import actions  # noqa: PLC0415
 
@@ -77,7 +89,13 @@ def _until_the_reader_leaves(work: Callable[[], int]) -> int:
         return 1
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _print(text: str) -> int:
+    print(text, end="", flush=True)  # a closed pipe shows here, where it is dealt with
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, without what the processes take themselves."""
     parser = argparse.ArgumentParser(
         prog="paragone",
         description="Serve vision-language checkpoints side by side.",
@@ -86,10 +104,21 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"paragone {version('paragone')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    about_up = "start a fleet's processes, restart those that crash, stop all on Ctrl-C"
+    about_up = "start a fleet, restart what crashes, stop all on Ctrl-C; again: apply its file"
     up = commands.add_parser("up", help=about_up, description=about_up)
     _add_file(up)
+    up.add_argument(
+        "--output",
+        choices=["auto", "plain", "json"],
+        default="auto",
+        help="auto: lines and a live board on a terminal, JSON lines elsewhere (default)",
+    )
+    up.add_argument(
+        "--skip-memory-check", action="store_true", help="start what may not fit into memory"
+    )
     up.set_defaults(action="up")
+
+    _add_running_fleets(commands)
 
     about_status = "show a controller's workers, their state and their load"
     status = commands.add_parser("status", help=about_status, description=about_status)
@@ -119,6 +148,19 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_file(plain)
     plain.set_defaults(action="commands")
 
+    render = fleet.add_parser("render", help="print the fleet for something else that starts it")
+    _add_file(render)
+    render.add_argument("--to", choices=_TARGETS, required=True, help="what starts it")
+    render.add_argument("--out", type=Path, metavar="DIR", help="write the files to this folder")
+    render.set_defaults(action="render")
+
+    about_completion = 'print what a shell completes by: eval "$(paragone completion bash)"'
+    completion = commands.add_parser(
+        "completion", help=about_completion, description=about_completion
+    )
+    completion.add_argument("shell", choices=["bash", "zsh"], help="the shell")
+    completion.set_defaults(action="completion")
+
     for name, about in _CLIENTS.items():
         commands.add_parser(name, add_help=False, help=about)
     for name, (package, _extra, _needs) in _PROCESSES.items():
@@ -129,6 +171,29 @@ def _build_parser() -> argparse.ArgumentParser:
         about = {"inspect": _INSPECT, **_TOOLS}.get(name, plain_about)
         commands.add_parser(name, add_help=False, help=about)
     return parser
+
+
+def _add_running_fleets(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What is done with a fleet that runs."""
+    about_down = "stop a running fleet, and wait until everything has stopped"
+    down = commands.add_parser("down", help=about_down, description=about_down)
+    down.add_argument("file", type=Path, metavar="FILE", nargs="?", help=_WHICH_FLEET)
+    down.add_argument("--now", action="store_true", help="kill, without a grace")
+    down.set_defaults(action="down")
+
+    about_logs = "print the last lines of a running fleet's process, of all without a NAME"
+    logs = commands.add_parser("logs", help=about_logs, description=about_logs)
+    logs.add_argument("name", metavar="NAME", nargs="?", default="", help="the process")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what it writes")
+    logs.add_argument("-n", "--lines", type=int, default=100, help="past lines (default: 100)")
+    logs.add_argument("--file", type=Path, metavar="FILE", help=_WHICH_FLEET)
+    logs.set_defaults(action="logs")
+
+    about_scale = "run a worker of a running fleet several times, until its file is applied again"
+    scale = commands.add_parser("scale", help=about_scale, description=about_scale)
+    scale.add_argument("name", metavar="NAME=NUMBER", help="the worker, and how many of it")
+    scale.add_argument("--file", type=Path, metavar="FILE", help=_WHICH_FLEET)
+    scale.set_defaults(action="scale")
 
 
 def _add_controller(parser: argparse.ArgumentParser) -> None:

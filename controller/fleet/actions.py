@@ -5,17 +5,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from controller.fleet.commands import ProcessPlan, plan_fleet
+from controller.fleet.control import Request
+from controller.fleet.control_client import ControlError, ask, find_fleet
 from controller.fleet.cores import usable_cores
+from controller.fleet.memory import memory_problems
 from controller.fleet.preflight import find_problems
 from controller.fleet.probe import ProbeError
 from controller.fleet.register import register_external
 from controller.fleet.spec import FleetFileError, FleetSpec, load_fleet_file
+from controller.fleet.state_dir import (
+    AlreadyRunningError,
+    StateDir,
+    StateDirError,
+    state_dir_of,
+)
 from controller.fleet.status import show_status
 from controller.fleet.up import run_fleet
 
@@ -30,20 +40,60 @@ def perform(arguments: argparse.Namespace) -> int:
     except FleetFileError as exc:
         _complain(str(exc))
         return EXIT_USAGE
-    except ProbeError as exc:
+    except (ControlError, ProbeError, StateDirError) as exc:
         _complain(str(exc))
         return EXIT_FAILED
 
 
 def _up(arguments: argparse.Namespace) -> int:
     spec, plans = _load(arguments.file)
+    state = state_dir_of(arguments.file, os.environ)
+    try:
+        with state.held(arguments.file):
+            return _start(arguments, spec, plans, state)
+    except AlreadyRunningError:
+        request = Request(command="apply", check_memory=not arguments.skip_memory_check)
+        _say(ask(state, request, on_line=_say))
+        return 0
+
+
+def _start(
+    arguments: argparse.Namespace, spec: FleetSpec, plans: list[ProcessPlan], state: StateDir
+) -> int:
     problems = find_problems(spec, plans)
+    if not problems and not arguments.skip_memory_check:
+        problems = memory_problems(spec, plans)
     if problems:
         _complain(f"{arguments.file} cannot be started:")
         for problem in problems:
             _complain(f"  - {problem}")
         return EXIT_FAILED
-    return run_fleet(spec, plans, title=str(arguments.file))
+    return run_fleet(spec, plans, path=arguments.file, state=state, output=arguments.output)
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    fleet = find_fleet(arguments.file, os.environ)
+    ask(fleet, Request(command="stop", now=arguments.now), on_line=_say)
+    _say(f"{fleet.fleet_file} has stopped")
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    request = Request(
+        command="logs", name=arguments.name, follow=arguments.follow, lines=arguments.lines
+    )
+    ask(find_fleet(arguments.file, os.environ), request, on_line=_say)
+    return 0
+
+
+def _scale(arguments: argparse.Namespace) -> int:
+    name, separator, count = arguments.name.partition("=")
+    if not (separator and count.isascii() and count.isdigit() and int(count)):
+        _complain(f"expected NAME=NUMBER with a number from 1 on, not {arguments.name!r}")
+        return EXIT_USAGE
+    request = Request(command="scale", name=name, replicas=int(count))
+    _say(ask(find_fleet(arguments.file, os.environ), request, on_line=_say))
+    return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -67,8 +117,32 @@ def _commands(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _render(arguments: argparse.Namespace) -> int:
+    # On use: no other action writes such files.
+    from controller.fleet.render import render_fleet  # noqa: PLC0415
+
+    spec = load_fleet_file(arguments.file)
+    files = render_fleet(spec, arguments.file, arguments.to)
+    if arguments.out is not None:
+        for name, text in files.items():
+            path = arguments.out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            _say(str(path))
+    elif len(files) == 1:
+        _say(next(iter(files.values())).rstrip("\n"))
+    else:
+        for name, text in files.items():
+            _say(f"# ==> {name} <==\n{text}")
+    return 0
+
+
 _ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "up": _up,
+    "down": _down,
+    "logs": _logs,
+    "scale": _scale,
+    "render": _render,
     "status": _status,
     "register": _register,
     "schema": _schema,

@@ -43,6 +43,7 @@ class ProcessPlan:
         host: address that it listens on.
         port: port that it listens on.
         url: where it is reached from this machine.
+        spec_name: its worker's name in the fleet file, which replicas share.
     """
 
     name: str
@@ -53,6 +54,20 @@ class ProcessPlan:
     host: str
     port: int
     url: str
+    spec_name: str = ""
+
+    def is_same_process(self, other: ProcessPlan) -> bool:
+        """Whether a running process of the other plan can stay for this one.
+
+        The defaults are left out: a share of the cores that one worker more makes smaller is no
+        reason to load a checkpoint again.
+        """
+        return (
+            self.name == other.name
+            and self.kind is other.kind
+            and self.args == other.args
+            and self.env == other.env
+        )
 
     def argv(self) -> list[str]:
         """The command, run by the interpreter that runs this."""
@@ -76,9 +91,13 @@ def plan_fleet(spec: FleetSpec, *, cores: int) -> list[ProcessPlan]:
         spec: the fleet.
         cores: CPU cores of this machine, shared out among the workers that name no `threads`.
     """
-    threads = max(1, cores // len(spec.workers))
+    threads = max(1, cores // sum(worker.replicas for worker in spec.workers))
     plans = [_controller_plan(spec, spec.controller)]
-    plans.extend(_worker_plan(spec, worker, threads) for worker in spec.workers)
+    plans.extend(
+        _worker_plan(spec, worker, threads, replica)
+        for worker in spec.workers
+        for replica in range(worker.replicas)
+    )
     if spec.web is not None:
         plans.append(_web_plan(spec, spec.web))
     return plans
@@ -112,7 +131,10 @@ def _web_plan(spec: FleetSpec, web: WebSpec) -> ProcessPlan:
     )
 
 
-def _worker_plan(spec: FleetSpec, worker: WorkerSpec, threads: int) -> ProcessPlan:
+def _worker_plan(
+    spec: FleetSpec, fleet_worker: WorkerSpec, threads: int, replica: int
+) -> ProcessPlan:
+    worker = fleet_worker.replica(replica)
     flags = ["--model-path", worker.model_path]
     if worker.model_base is not None:
         flags += ["--model-base", worker.model_base]
@@ -132,9 +154,12 @@ def _worker_plan(spec: FleetSpec, worker: WorkerSpec, threads: int) -> ProcessPl
     flags += worker.loading.flags()
     env = {**spec.env, **worker.env}
     if worker.gpus is not None:
+        # As nvidia-smi counts them; CUDA by itself would have the fastest first.
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in worker.gpus)
     return ProcessPlan(
-        name=worker.name,
+        # "#" is not allowed in names: no other worker can be called so.
+        name=worker.name if replica == 0 else f"{worker.name}#{replica + 1}",
         kind=ProcessKind.WORKER,
         args=(*flags, *worker.args),
         env=env,
@@ -142,6 +167,7 @@ def _worker_plan(spec: FleetSpec, worker: WorkerSpec, threads: int) -> ProcessPl
         host=worker.host,
         port=worker.port,
         url=worker.url,
+        spec_name=worker.name,
     )
 
 

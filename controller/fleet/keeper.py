@@ -12,6 +12,7 @@ from controller.fleet.child import Child
 from controller.fleet.commands import ProcessPlan
 from controller.fleet.console import Console
 from controller.fleet.groups import ProcessGroups
+from controller.fleet.log_book import LogBook
 from controller.fleet.restart import GiveUp, ProcessState, RestartRecord, RestartRule
 
 # Log lines that are shown again when a process is given up.
@@ -29,6 +30,7 @@ class Keeper:
         rule: when it is started again.
         console: where its lines go.
         groups: is told of its process groups.
+        logs: keeps its lines.
         inherited: the environment that processes inherit.
         clock: monotonic seconds.
     """
@@ -40,6 +42,7 @@ class Keeper:
         rule: RestartRule,
         console: Console,
         groups: ProcessGroups,
+        logs: LogBook,
         inherited: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,9 +50,11 @@ class Keeper:
         self.state = ProcessState.STARTING
         self.pid: int | None = None
         self.reason = ""  # why it was given up
+        self.restarts = 0
         self._record = RestartRecord(rule)
         self._console = console
         self._groups = groups
+        self._logs = logs
         self._environ = plan.environ(inherited)
         self._clock = clock
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -76,10 +81,8 @@ class Keeper:
                 self._give_up(status, decision)
                 return
             self.state = ProcessState.WAITING
-            self._console.alarm(
-                self.plan.name,
-                f"{describe_exit(status)}; starting again in {decision.delay_seconds:g} s",
-            )
+            self.restarts += 1
+            self._alarm(f"{describe_exit(status)}; starting again in {decision.delay_seconds:g} s")
             await _wait_at_most(stop, decision.delay_seconds)
         self.state = ProcessState.STOPPED
 
@@ -103,25 +106,28 @@ class Keeper:
         if not ended.done():
             status = await child.stop(grace_seconds=grace_seconds, hurry=hurry)
             if status == -signal.SIGKILL and not hurry.is_set():
-                self._console.alarm(
-                    self.plan.name, f"was killed: it had not stopped after {grace_seconds:g} s"
-                )
+                self._alarm(f"was killed: it had not stopped after {grace_seconds:g} s")
         self.pid = None
         return await ended
 
     def _show(self, line: str) -> None:
         self._tail.append(line)
+        self._logs.add(self.plan.name, line)
         self._console.line(self.plan.name, line)
+
+    def _alarm(self, text: str) -> None:
+        self._logs.add(self.plan.name, text)
+        self._console.alarm(self.plan.name, text)
 
     def _give_up(self, status: int, decision: GiveUp) -> None:
         self.state = ProcessState.GIVEN_UP
         self.reason = decision.reason
-        name = self.plan.name
-        self._console.alarm(name, f"{describe_exit(status)}; it stays down: {decision.reason}")
-        self._console.alarm(name, f"its command: {self.plan.shell_command()}")
-        self._console.alarm(name, f"its last {len(self._tail)} lines:")
+        self._alarm(f"{describe_exit(status)}; it stays down: {decision.reason}")
+        self._alarm(f"its command: {self.plan.shell_command()}")
+        # In the log book they stand right above.
+        self._console.alarm(self.plan.name, f"its last {len(self._tail)} lines:")
         for line in self._tail:
-            self._console.alarm(name, f"  {line}")
+            self._console.alarm(self.plan.name, f"  {line}")
 
 
 def describe_exit(status: int) -> str:

@@ -7,7 +7,7 @@ import importlib.metadata
 import re
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +22,29 @@ _EXTRAS: Final = {ProcessKind.WORKER: "worker", ProcessKind.WEBUI: "webui"}
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+).*;.*extra\s*==\s*['\"](?P<extra>\w+)['\"]")
 
 
-def find_problems(spec: FleetSpec, plans: Iterable[ProcessPlan]) -> list[str]:
-    """Everything wrong at once, each with its way out; empty if the fleet can start."""
+def find_problems(
+    spec: FleetSpec,
+    plans: Iterable[ProcessPlan],
+    *,
+    ports_of_ours: Collection[tuple[str, int]] = (),
+) -> list[str]:
+    """Everything wrong at once, each with its way out; empty if the fleet can start.
+
+    Args:
+        spec: the fleet.
+        plans: what is to be started of it.
+        ports_of_ours: hosts and ports that the running fleet itself has; nobody looks at those.
+    """
     plans = list(plans)
     return [
         *_missing_packages(plans),
         *_missing_folders(spec),
-        *(problem for plan in plans if (problem := _port_problem(plan)) is not None),
+        *(
+            problem
+            for plan in plans
+            if (plan.host, plan.port) not in ports_of_ours
+            and (problem := _port_problem(plan)) is not None
+        ),
     ]
 
 

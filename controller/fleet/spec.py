@@ -33,6 +33,8 @@ WEB_NAME = "web"
 # Addresses that mean "every interface": processes of the same machine dial the loopback instead.
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - told apart, not bound
 
+_LAST_PORT = 65_535
+
 # What a hub calls a model: owner/name. A folder is written with a leading ".", "/" or "~".
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -139,6 +141,12 @@ class WorkerSpec(_ListeningProcess):
     gpus: tuple[int, ...] | None = Field(
         default=None, description="the GPUs that it may see, by index (CUDA_VISIBLE_DEVICES)"
     )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        description="how many of it run under the one name, on this port and those after it; they "
+        "share the GPUs out among themselves",
+    )
     threads: int | None = Field(
         default=None,
         ge=1,
@@ -173,6 +181,27 @@ class WorkerSpec(_ListeningProcess):
         if gpus is not None and (min(gpus, default=0) < 0 or len(set(gpus)) != len(gpus)):
             raise ValueError("expected indices of GPUs, each once: [0, 1]")
         return gpus
+
+    @model_validator(mode="after")
+    def _replicas_can_share(self) -> Self:
+        count = len(self.gpus or ())
+        if count > self.replicas and count % self.replicas:
+            raise ValueError(
+                f"replicas: {count} GPUs cannot be shared out evenly among {self.replicas}"
+            )
+        if self.port + self.replicas - 1 > _LAST_PORT:
+            raise ValueError(f"replicas: there are not {self.replicas} ports from {self.port} on")
+        return self
+
+    def replica(self, index: int) -> WorkerSpec:
+        """One of its replicas, from 0, with its own port and its part of the GPUs."""
+        gpus = self.gpus
+        if gpus:
+            part = max(1, len(gpus) // self.replicas)
+            first = index * part % len(gpus)  # fewer GPUs than replicas: some share one
+            gpus = gpus[first : first + part]
+        update = {"port": self.port + index, "gpus": gpus, "replicas": 1}
+        return self.model_copy(update=update)
 
 
 class FleetSpec(Section):
@@ -220,9 +249,11 @@ class FleetSpec(Section):
                 )
         by_port: dict[int, str] = {}
         for owner, process in self.listening():
-            first_owner = by_port.setdefault(process.port, owner)
-            if first_owner != owner:
-                problems.append(f"{owner}.port: {process.port} is also the port of {first_owner}")
+            count = process.replicas if isinstance(process, WorkerSpec) else 1
+            for port in range(process.port, process.port + count):
+                first_owner = by_port.setdefault(port, owner)
+                if first_owner != owner:
+                    problems.append(f"{owner}.port: {port} is also the port of {first_owner}")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -234,6 +265,23 @@ class FleetSpec(Section):
             yield f"workers[{index}]", worker
         if self.web is not None:
             yield "web", self.web
+
+
+def with_replicas(spec: FleetSpec, name: str, replicas: int) -> FleetSpec:
+    """The same fleet with so many of one worker.
+
+    Raises:
+        FleetFileError: its ports or GPUs do not suffice for them.
+    """
+    content = spec.model_dump()
+    for worker in content["workers"]:
+        if worker["name"] == name:
+            worker["replicas"] = replicas
+    try:
+        return FleetSpec.model_validate(content)
+    except ValidationError as exc:
+        causes = [cause for error in exc.errors() for cause in _explain(error)]
+        raise FleetFileError("\n".join(causes)) from exc
 
 
 def load_fleet_file(path: Path) -> FleetSpec:

@@ -8,21 +8,34 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import httpx
 
+from controller.fleet.board import board_rows
+from controller.fleet.changes import Changes
 from controller.fleet.commands import ProcessKind, ProcessPlan
 from controller.fleet.console import Console
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.keeper import Keeper
+from controller.fleet.log_book import LogBook
 from controller.fleet.probe import ProbeError, fetch_workers, fleet_client, is_ready
 from controller.fleet.restart import ProcessState, RestartRule
-from controller.protocol.fleet import LoadProgress, WorkerState, WorkerStatus
+from controller.protocol.fleet import WorkerState, WorkerStatus
 
 # Often enough for a progress line that seems to move.
 _POLL_SECONDS = 0.25
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """A process with what ends it."""
+
+    keeper: Keeper
+    stop: asyncio.Event
+    task: asyncio.Task[None]
 
 
 class Supervisor:
@@ -33,6 +46,7 @@ class Supervisor:
         rule: when one that exited is started again.
         grace_seconds: between SIGTERM and SIGKILL.
         console: where everything is shown.
+        logs: keeps the processes' lines.
         inherited: the environment that the processes inherit.
         clock: monotonic seconds.
     """
@@ -44,22 +58,42 @@ class Supervisor:
         rule: RestartRule,
         grace_seconds: float,
         console: Console,
+        logs: LogBook,
         inherited: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plans = plans
+        self._initial_plans = plans
         self._rule = rule
         self._grace_seconds = grace_seconds
         self._console = console
+        self._logs = logs
         self._inherited = os.environ if inherited is None else inherited
         self._clock = clock
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._was_asked_to_stop = False
-        self._keepers: list[Keeper] = []
+        self._kept: list[_Kept] = []
+        self._groups: ProcessGroups | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         # By address; the controller's word, so that a model shown as ready is one it routes to.
         self._statuses: dict[str, WorkerStatus] = {}
         self._is_announced = False
+
+    @property
+    def plans(self) -> list[ProcessPlan]:
+        """The processes that run now, or are to."""
+        return [keeper.plan for keeper in self._keepers]
+
+    @property
+    def _keepers(self) -> list[Keeper]:
+        return [kept.keeper for kept in self._kept]
+
+    def stop(self, *, now: bool) -> None:
+        """Stops the fleet; asked again, nothing changes unless it is to happen ``now``."""
+        if not self._was_asked_to_stop:
+            self.request_stop()
+        if now:
+            self._hurry.set()
 
     def request_stop(self) -> None:
         """Stops the fleet; asked a second time, kills it."""
@@ -83,8 +117,7 @@ class Supervisor:
         for number in heeded:
             loop.add_signal_handler(number, self.request_stop)
         try:
-            with ProcessGroups() as groups:
-                self._keepers = [self._keeper(plan, groups) for plan in self._plans]
+            with ProcessGroups() as self._groups:
                 await self._run_processes()
         finally:
             for number in heeded:
@@ -92,35 +125,85 @@ class Supervisor:
         self._console.note("everything has stopped")
         return 0 if self._was_asked_to_stop else 1
 
-    def _keeper(self, plan: ProcessPlan, groups: ProcessGroups) -> Keeper:
-        return Keeper(
+    async def change_to(
+        self, plans: Sequence[ProcessPlan], *, rule: RestartRule, grace_seconds: float
+    ) -> Changes:
+        """Runs other processes from now on; those that are the same run on untouched.
+
+        Args:
+            plans: all that are to run; the controller among them.
+            rule: for those that are started now.
+            grace_seconds: between SIGTERM and SIGKILL, for all.
+
+        Returns:
+            What was started, stopped and left alone; nothing if the fleet is being stopped.
+        """
+        self._rule, self._grace_seconds = rule, grace_seconds
+        staying = {
+            plan.name: kept
+            for plan in plans
+            for kept in self._kept
+            if plan.is_same_process(kept.keeper.plan)
+            # One that stays down gets another try.
+            and kept.keeper.state is not ProcessState.GIVEN_UP
+        }
+        leaving = [kept for kept in self._kept if kept not in staying.values()]
+        old = {kept.keeper.plan.name for kept in leaving}
+        # Listed until they are gone, so that nobody takes the fleet for empty.
+        await self._end(leaving)
+        if self._stop.is_set():
+            return Changes(stopped=sorted(old))
+        self._kept = [staying.get(plan.name) or self._begin(plan) for plan in plans]
+        self._is_announced = False
+        new = {plan.name for plan in plans} - staying.keys()
+        changes = Changes(
+            started=sorted(new - old),
+            restarted=sorted(new & old),
+            stopped=sorted(old - new),
+            untouched=sorted(staying),
+        )
+        self._console.note(str(changes))
+        return changes
+
+    def _begin(self, plan: ProcessPlan) -> _Kept:
+        assert self._groups is not None  # noqa: S101 - it runs
+        assert self._tasks is not None  # noqa: S101
+        self._console.know(plan.name)
+        keeper = Keeper(
             plan,
             rule=self._rule,
             console=self._console,
-            groups=groups,
+            groups=self._groups,
+            logs=self._logs,
             inherited=self._inherited,
             clock=self._clock,
         )
+        stop = asyncio.Event()
+        task = self._tasks.create_task(
+            keeper.run(stop=stop, hurry=self._hurry, grace_seconds=self._grace_seconds)
+        )
+        return _Kept(keeper, stop, task)
+
+    async def _end(self, leaving: Sequence[_Kept]) -> None:
+        """The controller stops last, so that workers can leave its list and answers reach it."""
+        for last in (False, True):
+            part = [
+                kept
+                for kept in leaving
+                if (kept.keeper.plan.kind is ProcessKind.CONTROLLER) is last
+            ]
+            for kept in part:
+                kept.stop.set()
+            await asyncio.gather(*(kept.task for kept in part))
 
     async def _run_processes(self) -> None:
-        """The controller stops last, so that workers can leave its list and answers reach it."""
-        stop_controller = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            others = []
-            for keeper in self._keepers:
-                is_controller = keeper.plan.kind is ProcessKind.CONTROLLER
-                stop = stop_controller if is_controller else self._stop
-                task = tasks.create_task(
-                    keeper.run(stop=stop, hurry=self._hurry, grace_seconds=self._grace_seconds)
-                )
-                if not is_controller:
-                    others.append(task)
-            watch = tasks.create_task(self._watch())
+        async with asyncio.TaskGroup() as self._tasks:
+            self._kept = [self._begin(plan) for plan in self._initial_plans]
+            watch = self._tasks.create_task(self._watch())
             await self._stop.wait()
             watch.cancel()
             self._console.status("")
-            await asyncio.gather(*others)
-            stop_controller.set()
+            await self._end(self._kept)
 
     async def _watch(self) -> None:
         """Follows the processes until the fleet stops."""
@@ -132,12 +215,16 @@ class Supervisor:
                     return
                 if not self._is_announced and all(self._is_settled(k) for k in self._keepers):
                     self._announce()
-                self._console.status(self._status_line())
+                self._console.status(self._board())
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def _look(self, client: httpx.AsyncClient) -> None:
-        """One look at the processes, unless all is known to be well."""
-        if self._is_announced and all(self._is_settled(k) for k in self._keepers):
+        """One look at the processes, unless all is known to be well and nobody watches."""
+        if (
+            not self._console.is_live
+            and self._is_announced
+            and all(self._is_settled(k) for k in self._keepers)
+        ):
             return
         starting = [k for k in self._keepers if k.state is ProcessState.STARTING]
         pids = [k.pid for k in starting]
@@ -152,15 +239,8 @@ class Supervisor:
             workers = await fetch_workers(client, self._controller().url)
             self._statuses = {view.address: view.status for view in workers}
 
-    def _status_line(self) -> str:
-        waiting = [k for k in self._keepers if not self._is_settled(k)]
-        return "waiting for " + " · ".join(map(self._in_short, waiting)) if waiting else ""
-
-    def _in_short(self, keeper: Keeper) -> str:
-        status = self._statuses.get(keeper.plan.url)
-        if keeper.state is ProcessState.STARTING and status is not None and status.progress:
-            return f"{keeper.plan.name} ({_progress(status.progress)})"
-        return f"{keeper.plan.name} ({keeper.state.value})"
+    def _board(self) -> str:
+        return "\n".join(board_rows(self._keepers, self._statuses))
 
     def _is_settled(self, keeper: Keeper) -> bool:
         """Whether nothing more is to be expected of its start, in good or in bad."""
@@ -216,8 +296,4 @@ class Supervisor:
         return [k for k in self._keepers if k.plan.kind is ProcessKind.WORKER]
 
     def _controller(self) -> ProcessPlan:
-        return next(plan for plan in self._plans if plan.kind is ProcessKind.CONTROLLER)
-
-
-def _progress(progress: LoadProgress) -> str:
-    return f"{progress.phase} {progress.fraction:.0%}"
+        return next(plan for plan in self.plans if plan.kind is ProcessKind.CONTROLLER)

@@ -45,7 +45,7 @@ class RunningFleet:
 
     def __init__(self, path: Path, env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "controller.cli", "up", str(path)],
+            [sys.executable, "-m", "controller.cli", "up", str(path), "--output", "plain"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -213,8 +213,8 @@ def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet):
         os.close(terminal)
     assert process.wait(20) == 0
     text = shown.decode()
-    assert "waiting for controller (starting)" in text
-    assert "w0 (tower 50%)" in text
+    assert re.search(r"controller  starting +pid \d+", text)
+    assert re.search(r"w0          tower 50% +pid \d+", text)
     assert "\x1b[36mcontroller |\x1b[0m" in text
     assert "everything has stopped" in text
 

@@ -1,0 +1,71 @@
+"""Asks a running supervisor over its control socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from controller.fleet.control import Reply, Request
+from controller.fleet.state_dir import StateDir, running_fleets, state_dir_of
+
+
+class ControlError(Exception):
+    """The supervisor refused, or none could be asked; the message says why and what to do."""
+
+
+def find_fleet(fleet_file: Path | None, environ: Mapping[str, str]) -> StateDir:
+    """The running fleet of a file; without a file, the only one that this user runs.
+
+    Raises:
+        ControlError: there is none, or there are several.
+        StateDirError: the folder of running fleets cannot be trusted.
+    """
+    if fleet_file is not None:
+        found = state_dir_of(fleet_file, environ)
+        if not found.is_held():
+            raise ControlError(
+                f"no fleet of {fleet_file} runs here; start it with `paragone up {fleet_file}`"
+            )
+        return found
+    running = running_fleets(environ)
+    if not running:
+        raise ControlError("no fleet runs here; start one with `paragone up FILE`")
+    if len(running) > 1:
+        files = ", ".join(str(fleet.fleet_file) for fleet in running)
+        raise ControlError(f"several fleets run here: name one of {files}")
+    return running[0]
+
+
+def ask(fleet: StateDir, request: Request, *, on_line: Callable[[str], None]) -> str:
+    """Asks, and waits for the end of the answer.
+
+    Args:
+        fleet: whom.
+        request: what.
+        on_line: is given each line that comes before the end.
+
+    Returns:
+        The answer's last text; empty if the supervisor ended first.
+
+    Raises:
+        ControlError: it refused, or does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(str(fleet.socket))
+            connection.sendall(request.model_dump_json().encode() + b"\n")
+        except OSError as exc:
+            raise ControlError(
+                f"the supervisor of {fleet.fleet_file} does not answer ({exc.strerror}): it is "
+                f"starting or stopping; try again in a moment"
+            ) from exc
+        with connection.makefile("rb") as answer:
+            for line in answer:
+                reply = Reply.model_validate_json(line)
+                if reply.kind == "error":
+                    raise ControlError(reply.text)
+                if reply.kind == "done":
+                    return reply.text
+                on_line(reply.text)
+    return ""

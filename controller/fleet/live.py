@@ -1,0 +1,97 @@
+"""A running fleet that can be changed: the fleet file read again, a worker scaled, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from controller.fleet.commands import ProcessPlan, plan_fleet
+from controller.fleet.control import RefusedError
+from controller.fleet.cores import usable_cores
+from controller.fleet.log_book import LogBook
+from controller.fleet.memory import memory_problems
+from controller.fleet.preflight import find_problems
+from controller.fleet.restart import RestartRule
+from controller.fleet.spec import FleetSpec, load_fleet_file, with_replicas
+from controller.fleet.supervisor import Supervisor
+
+
+class LiveFleet:
+    """What the control socket commands.
+
+    Args:
+        path: the fleet file.
+        spec: what it said when the fleet was started.
+        supervisor: runs the fleet.
+        logs: its processes' lines.
+    """
+
+    def __init__(self, path: Path, spec: FleetSpec, supervisor: Supervisor, logs: LogBook) -> None:
+        self.logs = logs
+        self._path = path
+        self._spec = spec
+        self._supervisor = supervisor
+        self._one_at_a_time = asyncio.Lock()
+
+    async def apply(self, *, check_memory: bool) -> str:
+        """Takes over the fleet file as it is now; unchanged processes run on.
+
+        Raises:
+            FleetFileError: it is not a fleet file.
+            RefusedError: the changed processes could not be started; nothing was changed.
+        """
+        async with self._one_at_a_time:
+            spec = await asyncio.to_thread(load_fleet_file, self._path)
+            return await self._change_to(spec, check_memory=check_memory)
+
+    async def scale(self, name: str, replicas: int) -> str:
+        """Runs a worker so many times, until the fleet file is applied again.
+
+        Raises:
+            FleetFileError: it cannot be run so often: ports or GPUs are missing.
+            RefusedError: there is no such worker, or the new processes could not be started.
+        """
+        async with self._one_at_a_time:
+            if name not in {worker.name for worker in self._spec.workers}:
+                known = ", ".join(worker.name for worker in self._spec.workers)
+                raise RefusedError(f"no worker is called {name!r}; there are {known}")
+            spec = with_replicas(self._spec, name, replicas)
+            return await self._change_to(spec, check_memory=True)
+
+    def stop(self, *, now: bool) -> None:
+        """Stops the fleet; ``now``: without a grace."""
+        self._supervisor.stop(now=now)
+
+    def names(self, name: str) -> list[str]:
+        """The processes of a name, its replicas included; all for an empty one."""
+        every = [plan.name for plan in self._supervisor.plans]
+        return [n for n in every if name in ("", n, n.split("#")[0])]
+
+    async def _change_to(self, spec: FleetSpec, *, check_memory: bool) -> str:
+        plans = plan_fleet(spec, cores=usable_cores())
+        running = self._supervisor.plans
+        new = [p for p in plans if not any(p.is_same_process(other) for other in running)]
+        problems = await asyncio.to_thread(_problems, spec, new, running, check_memory)
+        if problems:
+            raise RefusedError(
+                "\n".join(["nothing was changed:", *(f"  - {text}" for text in problems)])
+            )
+        changes = await self._supervisor.change_to(
+            plans,
+            rule=RestartRule(**spec.restart.model_dump()),
+            grace_seconds=spec.stop_grace_seconds,
+        )
+        self._spec = spec
+        return str(changes)
+
+
+def _problems(
+    spec: FleetSpec, new: Sequence[ProcessPlan], running: Sequence[ProcessPlan], check_memory: bool
+) -> list[str]:
+    # The ports of what is to be stopped are free by then; those of what stays are no new ones'.
+    ours = {(plan.host, plan.port) for plan in running}
+    problems = find_problems(spec, new, ports_of_ours=ours)
+    if check_memory and not problems:
+        problems = memory_problems(spec, new)
+    return problems

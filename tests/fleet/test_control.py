@@ -1,0 +1,183 @@
+"""A running fleet, commanded by other command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from controller.fleet.state_dir import (
+    AlreadyRunningError,
+    StateDirError,
+    running_fleets,
+    state_dir_of,
+)
+from tests.fleet.running import eventually
+from tests.fleet.test_cli import paragone
+
+QUICK = "restart: {first_delay_seconds: 0.05, max_failed_starts: 3}\nstop_grace_seconds: 1\n"
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory, monkeypatch):
+    """No fleet of anybody else is found."""
+    folder = tmp_path_factory.mktemp("state")
+    folder.chmod(0o700)
+    monkeypatch.setenv("PARAGONE_STATE_DIR", str(folder))
+
+
+def test_down_stops_the_fleet_and_returns_once_nothing_is_left(start_fleet):
+    fleet = start_fleet([], ["--grandchild"], web=True)
+    fleet.wait_for_line("Paragone is ready")
+    assert len(fleet.pids) == 4
+    result = paragone("down")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert fleet.survivors() == set()
+    assert fleet.wait() == 0
+
+
+def test_down_now_does_not_wait_for_the_grace(start_fleet):
+    fleet = start_fleet(["--ignore-sigterm"], extra="stop_grace_seconds: 1000\n")
+    fleet.wait_for_line("Paragone is ready")
+    assert fleet.pids
+    assert paragone("down", "--now").returncode == 0
+    assert fleet.survivors() == set()
+
+
+def test_without_a_running_fleet_it_is_said_what_to_do(tmp_path):
+    for words in (["down"], ["logs", "w0"], ["scale", "w0=2"]):
+        result = paragone(*words)
+        assert result.returncode == 1
+        assert result.stderr == "no fleet runs here; start one with `paragone up FILE`\n"
+
+
+def test_up_again_touches_only_what_changed(start_fleet, tmp_path):
+    fleet = start_fleet([], [], [], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    before = fleet.pids
+    path = tmp_path / "fleet.yaml"
+    lines = path.read_text().splitlines()
+    changed = [
+        line.replace("args: []", "args: ['--say', 'changed']") if "w1" in line else line
+        for line in lines
+        if "w2" not in line
+    ]
+    path.write_text("\n".join(changed))
+    result = paragone("up", str(path))
+    assert result.stdout == "restarted: w1; stopped: w2; left alone: controller, w0\n", (
+        result.stderr
+    )
+    assert result.returncode == 0
+    fleet.wait_for_line("w1         | changed")
+    after = fleet.pids
+    assert set(after) == {"controller", "w0", "w1"}
+    assert (after["controller"], after["w0"]) == (before["controller"], before["w0"])
+    assert after["w1"] != before["w1"]
+    assert paragone("up", str(path)).stdout == "nothing changed; left alone: controller, w0, w1\n"
+
+
+def test_a_changed_file_that_cannot_be_started_changes_nothing(start_fleet, tmp_path):
+    fleet = start_fleet([], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    before = fleet.pids
+    path = tmp_path / "fleet.yaml"
+    good = path.read_text()
+    path.write_text(good.replace("./model", "./nowhere"))
+    result = paragone("up", str(path))
+    assert result.returncode == 1
+    assert "nothing was changed" in result.stderr
+    assert "there is no folder" in result.stderr
+    path.write_text(good + "wrong: 1\n")
+    assert paragone("up", str(path)).returncode == 2
+    assert fleet.pids == before
+
+
+def test_a_worker_is_scaled_up_and_down_while_the_others_run_on(start_fleet):
+    fleet = start_fleet([], ["--exit-with", "3"], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready: w0")
+    before = fleet.pids
+    # The port after w0's may be anybody's: then it is said, and the next one is tried elsewhere.
+    result = paragone("scale", "w0=2")
+    if result.returncode == 1 and "is also the port of" in result.stderr:
+        pytest.skip("the ports drawn for this fleet stand side by side")
+    assert "started: w0#2" in result.stdout, result.stderr
+    fleet.wait_for_line("Paragone is ready: w0, w0#2")
+    result = paragone("scale", "w0=1")
+    assert "stopped: w0#2" in result.stdout
+    assert fleet.pids["w0"] == before["w0"]
+    assert paragone("scale", "w9=2").returncode == 1
+    assert paragone("scale", "w0=none").returncode == 2
+
+
+def test_logs_are_the_last_lines_and_follow_what_comes(start_fleet):
+    fleet = start_fleet(["--say", "hello"], ["--say", "other"], extra=QUICK)
+    fleet.wait_for_line("Paragone is ready")
+    assert paragone("logs", "w0").stdout == "hello\n"
+    assert "w1 | other" in paragone("logs").stdout
+    assert "no process is called 'w7'" in paragone("logs", "w7").stderr
+    following = subprocess.Popen(
+        [sys.executable, "-m", "controller.cli", "logs", "w0", "-f"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline() == "hello\n"
+    os.kill(fleet.pids["w0"], signal.SIGKILL)
+    assert "was killed by SIGKILL" in following.stdout.readline()
+    assert following.stdout.readline() == "hello\n"
+    assert paragone("down").returncode == 0
+    assert following.wait(10) == 0
+    following.stdout.close()
+
+
+def test_the_socket_is_the_users_alone_and_a_killed_supervisor_is_no_fleet(start_fleet, tmp_path):
+    fleet = start_fleet([])
+    fleet.wait_for_line("Paragone is ready")
+    state = state_dir_of(tmp_path / "fleet.yaml", os.environ)
+    assert stat.S_IMODE(state.socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.socket.parent.stat().st_mode) == 0o700
+    assert [found.fleet_file for found in running_fleets(os.environ)] == [tmp_path / "fleet.yaml"]
+    assert fleet.pids
+    fleet.kill()
+    eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
+    assert running_fleets(os.environ) == []
+    assert state.socket.exists(), "left behind, and not taken for a supervisor"
+    with state.held(tmp_path / "fleet.yaml"):
+        assert not state.socket.exists()
+        with pytest.raises(AlreadyRunningError), state.held(tmp_path / "fleet.yaml"):
+            pass
+
+
+def test_a_folder_that_others_can_write_is_refused(tmp_path):
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(StateDirError, match="not a folder of this user alone"):
+        running_fleets({"PARAGONE_STATE_DIR": str(tmp_path / "open")})
+
+
+def test_json_lines_are_written_where_no_terminal_is(write_fleet):
+    path: Path = write_fleet(["--say", "hello"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "controller.cli", "up", str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(json.loads(line))
+        if seen[-1].get("event") == "summary":
+            break
+    assert paragone("down", str(path)).returncode == 0
+    seen += [json.loads(line) for line in process.stdout]
+    process.stdout.close()
+    assert process.wait(10) == 0
+    assert any(e.get("process") == "w0" and e.get("line") == "hello" for e in seen)
+    assert "Paragone is ready: w0" in next(e for e in seen if e.get("event"))["lines"]
+    assert all(entry["time"] > 1e9 for entry in seen)

@@ -1,0 +1,187 @@
+"""The fleet file as Compose, systemd, Slurm and Kubernetes have it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from controller.fleet.render import render_fleet
+from controller.fleet.spec import load_fleet_file, parse_fleet
+from tests.fleet.test_cli import DEMO, ROOT, paragone
+
+FLEET = """
+env: {SHARED: 'a $b "c" 100%'}
+controller: {port: 7001}
+web: {port: 7002}
+workers:
+  - {name: Big.One, model_path: /checkpoints/big, gpus: [2, 3], port: 7003}
+  - {name: two, model_path: owner/name, model_base: /bases/big, port: 7004, device: cpu,
+     replicas: 2, args: [--log-level, debug]}
+  - {name: any, model_path: /other/big, port: 7008}
+"""
+
+
+@pytest.fixture
+def spec():
+    return parse_fleet(FLEET, source="f.yaml", folder=Path("/"))
+
+
+def render(spec, target: str) -> dict[str, str]:
+    return render_fleet(spec, Path("f.yaml"), target)
+
+
+def test_the_compose_file_of_the_repository_is_the_demos():
+    (text,) = render_fleet(load_fleet_file(DEMO), Path("configs/demo.yaml"), "compose").values()
+    assert (ROOT / "docker-compose.yml").read_text() == text, (
+        "run paragone fleet render configs/demo.yaml --to compose > docker-compose.yml"
+    )
+
+
+def test_compose_reserves_the_gpus_of_each_worker_and_no_others(spec):
+    services = yaml.safe_load(render(spec, "compose")["docker-compose.yml"])["services"]
+    assert list(services) == ["controller", "big-one", "two", "two-2", "any", "web"]
+
+    def devices(name: str) -> list[dict[str, object]]:
+        return services[name]["deploy"]["resources"]["reservations"]["devices"]
+
+    gpu = {"driver": "nvidia", "capabilities": ["gpu"]}
+    assert devices("big-one") == [{**gpu, "device_ids": ["2", "3"]}]
+    assert devices("any") == [{**gpu, "count": 1}]
+    assert "deploy" not in services["two"]
+    assert "CUDA_VISIBLE_DEVICES" not in services["big-one"]["environment"]
+
+
+def test_compose_gives_each_worker_its_profile_its_health_and_its_folders(spec):
+    services = yaml.safe_load(render(spec, "compose")["docker-compose.yml"])["services"]
+    worker = services["two-2"]
+    assert worker["profiles"] == ["workers", "two-2"]
+    assert "http://127.0.0.1:7005/ready" in worker["healthcheck"]["test"][-1]
+    assert worker["volumes"] == [
+        {"type": "bind", "source": "/bases/big", "target": "/models/1/big", "read_only": True}
+    ]
+    words = worker["command"]
+    assert words[words.index("--model-base") + 1] == "/models/1/big"
+    assert words[words.index("--controller-address") + 1] == "http://controller:7001"
+    assert words[words.index("--worker-address") + 1] == "http://two-2:7005"
+    assert "profiles" not in services["controller"]
+    assert services["controller"]["ports"] == ["127.0.0.1:7001:7001"]
+    assert services["controller"]["image"] != worker["image"]
+    assert worker["environment"]["SHARED"] == 'a $$b "c" 100%'
+
+
+def test_every_file_that_an_image_is_made_of_is_there():
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for service in services.values():
+        dockerfile = ROOT / service["build"]["dockerfile"]
+        for line in dockerfile.read_text().splitlines():
+            if line.startswith("COPY "):
+                for source in line.split()[1:-1]:
+                    assert (ROOT / source).exists(), source
+        for volume in service.get("volumes", []):
+            assert (ROOT / volume["source"]).is_dir()
+
+
+def test_kubernetes_has_replicas_gpus_and_an_address_for_each_pod(spec):
+    documents = list(yaml.safe_load_all(render(spec, "kubernetes")["paragone.yaml"]))
+    by_name = {(d["kind"], d["metadata"]["name"]): d for d in documents}
+    assert set(by_name) == {
+        *(("Deployment", f"vlm-{n}") for n in ("controller", "web", "big-one", "two", "any")),
+        *(("Service", f"vlm-{n}") for n in ("controller", "web")),
+    }
+    assert by_name["Deployment", "vlm-two"]["spec"]["replicas"] == 2
+
+    def container(name: str) -> dict:
+        return by_name["Deployment", name]["spec"]["template"]["spec"]["containers"][0]
+
+    assert container("vlm-big-one")["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    assert container("vlm-any")["resources"] == {"limits": {"nvidia.com/gpu": 1}}
+    assert "resources" not in container("vlm-two")
+    words = container("vlm-two")["args"]
+    assert words[words.index("--worker-address") + 1] == "http://$(POD_IP):7004"
+    assert container("vlm-two")["env"][0]["name"] == "POD_IP"
+
+
+def test_systemd_takes_the_units(spec, tmp_path):
+    files = render(spec, "systemd")
+    assert "paragone-worker@7005.service.d/fleet.conf" in files
+    pinned = files["paragone-worker@7003.service.d/fleet.conf"]
+    assert "Environment=CUDA_VISIBLE_DEVICES=2,3\n" in pinned
+    assert r'Environment="SHARED=a $b \"c\" 100%%"' in pinned
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not here")
+    (tmp_path / "paragone-worker@7003.service").symlink_to("paragone-worker@.service")
+    units = ["paragone-worker@7003.service", "paragone-controller.service", "paragone.target"]
+    result = subprocess.run(
+        ["systemd-analyze", "verify", *(f"./{unit}" for unit in units)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# Stands in for `python -P -m worker`: says how it was called, and ends once it is asked to.
+_WORKER = """#!/usr/bin/env bash
+printf '<%s>' "$@" >> {out}
+sleep 30 >/dev/null 2>&1 &
+trap 'kill %1; echo drained >> {out}; exit 0' TERM
+wait
+"""
+
+
+def test_the_slurm_scripts_are_arrays_by_gpus(spec):
+    scripts = render(spec, "slurm")
+    assert set(scripts) == {"workers-0gpu.sbatch", "workers-1gpu.sbatch", "workers-2gpu.sbatch"}
+    assert "#SBATCH --array=0-1\n" in scripts["workers-0gpu.sbatch"]
+    assert "--gres" not in scripts["workers-0gpu.sbatch"]
+    assert "#SBATCH --gres=gpu:2\n" in scripts["workers-2gpu.sbatch"]
+
+
+@pytest.mark.parametrize(("number", "requeued"), [("USR1", True), ("TERM", False)])
+def test_a_slurm_task_drains_its_worker_and_queues_again_only_when_time_is_up(
+    spec, tmp_path, number, requeued
+):
+    script, python, out = tmp_path / "s.sbatch", tmp_path / "python", tmp_path / "out"
+    script.write_text(render(spec, "slurm")["workers-0gpu.sbatch"])
+    python.write_text(_WORKER.format(out=out))
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/usr/bin/env bash\necho "$@" >> {out}\n')
+    for program in (python, scontrol):
+        program.chmod(0o755)
+    command = f"bash {script} & job=$!; until [[ -s {out} ]]; do sleep 0.05; done; sleep 0.2; "
+    command += f"kill -{number} $job; wait $job"
+    result = subprocess.run(
+        ["bash", "-c", command],
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "PARAGONE_CONTROLLER_URL": "http://head:21001",
+            "PARAGONE_PYTHON": str(python),
+            "SLURMD_NODENAME": "node7",
+            "SLURM_ARRAY_JOB_ID": "12",
+            "SLURM_ARRAY_TASK_ID": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    said = out.read_text()
+    assert "<--controller-address><http://head:21001><--worker-address><http://node7:7005>" in said
+    assert "drained" in said
+    assert ("requeue 12_1" in said) is requeued
+
+
+def test_several_files_are_written_to_a_folder(tmp_path):
+    assert paragone("fleet", "render", str(DEMO), "--to", "systemd").returncode == 0
+    result = paragone("fleet", "render", str(DEMO), "--to", "slurm", "--out", str(tmp_path / "s"))
+    assert result.stdout == f"{tmp_path}/s/workers-0gpu.sbatch\n"
+    assert (tmp_path / "s" / "workers-0gpu.sbatch").read_text().startswith("#!/usr/bin/env bash\n")
