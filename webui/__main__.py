@@ -30,6 +30,8 @@ def main() -> int:
         # Imported late: a wrong flag or a taken port should not wait for Gradio.
         from webui.app import WebApp  # noqa: PLC0415
         from webui.gallery import GalleryError  # noqa: PLC0415
+        from webui.login import LoginError  # noqa: PLC0415
+        from webui.moderation import ModerationError  # noqa: PLC0415
         from webui.store import StoreError  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         sys.stderr.write(
@@ -38,16 +40,20 @@ def main() -> int:
         return 2
     try:
         app = WebApp(settings)
-    except (GalleryError, StoreError) as exc:
+    except (GalleryError, LoginError, ModerationError, StoreError) as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 2
 
     async def end_answers() -> None:
         app.runs.cut_everything()
 
+    serving = settings
+    if settings.auth_header is not None:
+        # The login has to see who connects; what the proxy says of its client comes after it.
+        serving = settings.model_copy(update={"trusted_proxies": ()})
     serve(
         Server(
-            app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers, settings=settings
+            app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers, settings=serving
         ),
         sock,
     )

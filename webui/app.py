@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
 from controller.chassis.tls import client_context
@@ -25,6 +26,8 @@ from webui.gallery import read_gallery
 from webui.heads import Heads
 from webui.history import history_routes
 from webui.leaderboard_view import leaderboard_routes
+from webui.login import HeaderLogin, PasswordLogin, login_of, read_logins
+from webui.moderation import Moderate, moderator
 from webui.page import ASSETS, TITLE, Component, build_page, theme
 from webui.panels import Panels
 from webui.person import PersonCookie
@@ -43,6 +46,7 @@ _UPLOADS_KEPT_SECONDS = 24 * _HOUR_SECONDS
 # keep a flood of other calls from piling up.
 _MAX_EVENTS = 1000
 _MAX_QUEUED_EVENTS = 1000
+_EMBEDDED_CSS = "#title, #nav { display: none !important; }"
 
 
 class WebApp:
@@ -60,7 +64,10 @@ class WebApp:
         Raises:
             GalleryError: the folder of examples is malformed.
             StoreError: the folder of chats cannot be used.
+            LoginError: the file of logins cannot be used.
+            ModerationError: the function that moderates cannot be found.
         """
+        moderate = moderator(settings.moderate)
         self._client = ControllerClient(
             settings.controller_url,
             silence_seconds=settings.silence_seconds,
@@ -91,6 +98,17 @@ class WebApp:
         )
         self.asgi.add_middleware(ContentSecurityPolicy)
         self.asgi.add_middleware(PersonCookie)
+        has_login = settings.auth_header is not None or settings.gradio_auth_path is not None
+        # Added last of those that refuse, so that it stands before all routes and mounts.
+        if settings.auth_header is not None:
+            trusted = list(settings.trusted_proxies)
+            self.asgi.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
+            self.asgi.add_middleware(
+                HeaderLogin, header=settings.auth_header, proxies=settings.trusted_proxies
+            )
+        elif settings.gradio_auth_path is not None:
+            logins = read_logins(settings.gradio_auth_path)
+            self.asgi.add_middleware(PasswordLogin, logins=logins)
         self.asgi.add_middleware(RequestIdMiddleware)
         install_errors(self.asgi)
         install_health(self.asgi, not_ready_reason=lambda: self._watch.catalogue.problem)
@@ -111,6 +129,7 @@ class WebApp:
                     watch=self._watch,
                     limits=limits,
                     note_vote=self._log.battle,
+                    moderate=moderate,
                     chance=random.SystemRandom(),
                 ),
                 terms=settings.terms,
@@ -125,7 +144,7 @@ class WebApp:
             self.asgi.mount("/examples", images, name="examples")
         gr.mount_gradio_app(
             self.asgi,
-            self._demo(settings, limits),
+            self._demo(settings, limits, moderate),
             path="/",
             footer_links=[],
             run_history=False,
@@ -133,15 +152,18 @@ class WebApp:
             allowed_paths=[str(settings.examples.resolve()), str(self.store.images.root.resolve())],
             max_file_size=settings.max_upload_mib * 2**20,
             ssr_mode=False,
+            root_path=settings.root_path or None,
+            auth_dependency=(lambda request: login_of(request.scope)) if has_login else None,
             pwa=False,
             favicon_path=str(ASSETS / "favicon.png"),
             mcp_server=False,
             theme=theme(),
-            css=(ASSETS / "page.css").read_text(encoding="utf-8"),
+            css=(ASSETS / "page.css").read_text(encoding="utf-8")
+            + (_EMBEDDED_CSS if settings.embed else ""),
             head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         )
 
-    def _demo(self, settings: WebSettings, limits: UploadLimits) -> Component:
+    def _demo(self, settings: WebSettings, limits: UploadLimits, moderate: Moderate) -> Component:
         gallery = read_gallery(settings.examples)
         demo = gr.Blocks(
             title=TITLE,
@@ -151,7 +173,9 @@ class WebApp:
             delete_cache=(_HOUR_SECONDS, _UPLOADS_KEPT_SECONDS),
         )
         with demo:
-            page = build_page(gallery, refresh_seconds=settings.refresh_seconds)
+            page = build_page(
+                gallery, refresh_seconds=settings.refresh_seconds, terms=settings.terms
+            )
             heads = Heads(page, self._watch)
             view = View(page, heads)
             acts = Acts(
@@ -173,6 +197,7 @@ class WebApp:
                 gallery=gallery,
                 examples_folder=settings.examples.resolve(),
                 limits=limits,
+                moderate=moderate,
             ).connect(demo)
         # 40 by default, generators included; it is read by queue() and has no argument here.
         demo.max_threads = _MAX_EVENTS

@@ -35,6 +35,7 @@ from webui.battle_view import REASONS, battle_html
 from webui.conversation import Conversation, Kind
 from webui.document import Reader, document, reader_of, refuse_other_sites
 from webui.leaderboard import Winner
+from webui.moderation import Moderate
 from webui.questions import RefusedError, read_question
 from webui.runs import BusyError, Run, RunRegistry
 from webui.store import ConversationStore
@@ -70,6 +71,7 @@ class Battles:
         watch: which models there are.
         limits: of uploads.
         note_vote: told of each vote.
+        moderate: the operator's say on each question.
         chance: decides who meets, and on which side.
     """
 
@@ -82,6 +84,7 @@ class Battles:
         watch: FleetWatch,
         limits: UploadLimits,
         note_vote: NoteVote,
+        moderate: Moderate,
         chance: random.Random,
     ) -> None:
         self._store = store
@@ -90,6 +93,7 @@ class Battles:
         self._watch = watch
         self._limits = limits
         self._note_vote = note_vote
+        self._moderate = moderate
         self._chance = chance
 
     async def begin(self, reader: Reader) -> tuple[Battle, Conversation]:
@@ -148,6 +152,7 @@ class Battles:
             paths = await self._receive(files, Path(folder))
             try:
                 turn = await read_question({"text": text, "files": paths}, chat, self._limits)
+                await self._moderate(turn)
                 self._runs.check_free(chat.id)
                 turn.images = await self._store.keep_images(turn.images)
             except (RefusedError, UploadError) as exc:

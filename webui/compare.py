@@ -20,6 +20,7 @@ from webui.deep_link import DeepLink
 from webui.gallery import Gallery
 from webui.heads import Heads, Updates
 from webui.language import language_of
+from webui.moderation import Moderate
 from webui.page import Component, Page, Tab
 from webui.person import person_of
 from webui.questions import RefusedError, read_overrides, read_question, read_sampling
@@ -47,6 +48,7 @@ class Compare:
         gallery: the examples.
         examples_folder: where their images lie.
         limits: of uploads.
+        moderate: the operator's say on each question.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Compare:
         gallery: Gallery,
         examples_folder: Path,
         limits: UploadLimits,
+        moderate: Moderate,
     ) -> None:
         self._page = page
         self._view = view
@@ -71,6 +74,7 @@ class Compare:
         self._gallery = gallery
         self._examples_folder = examples_folder
         self._limits = limits
+        self._moderate = moderate
 
     def connect(self, demo: Component) -> None:
         """Ties the handlers to the components' events; call it inside ``gr.Blocks``."""
@@ -246,6 +250,7 @@ class Compare:
             turn = await read_question(
                 composed, conversation, self._limits, problem=self._heads.problem
             )
+            await self._moderate(turn)
             self._runs.check_free(conversation.id)
             turn.images = await self._store.keep_images(turn.images)
             for answer in _open_answers(conversation):

@@ -101,7 +101,7 @@ class Page:
     help: Component
 
 
-def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
+def build_page(gallery: Gallery, *, refresh_seconds: float, terms: str) -> Page:
     """Lays the page out, in English; call it inside ``gr.Blocks``."""
     empty = Conversation()
     conversation_id = gr.Textbox(visible="hidden", elem_id="conversation-id", show_label=False)
@@ -124,6 +124,8 @@ def build_page(gallery: Gallery, *, refresh_seconds: float) -> Page:
         )
         with examples:
             gr.Markdown(gallery_html(gallery), sanitize_html=False, container=False)
+    if terms:
+        _html("terms", terms)
     compose_tools = _html("compose-tools", compose_tools_html(ENGLISH))
     composer = gr.MultimodalTextbox(
         placeholder="Ask all columns; drop images here",

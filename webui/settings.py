@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from controller.chassis.settings import ProcessSettings
 
@@ -43,6 +43,28 @@ class WebSettings(ProcessSettings):
         default=None,
         description="folder of chats, votes and images; left out: paragone/webui in the user's "
         "folder for state (XDG_STATE_HOME, or ~/.local/state)",
+    )
+    embed: bool = Field(
+        default=False, description="without title and links to other views, for a frame of a site"
+    )
+    moderate: str | None = Field(
+        default=None,
+        description="package.module:function that is given each question's text and image files, "
+        "and returns why it is refused, or None",
+    )
+    gradio_auth_path: Path | None = Field(
+        default=None,
+        description="file of name:password, separated by commas or line ends, of those who may "
+        "log in; left out: nobody has to",
+    )
+    auth_header: str | None = Field(
+        default=None,
+        min_length=1,
+        description="header in which a reverse proxy names who has logged in, such as "
+        "X-Forwarded-User; believed from --trusted-proxies, or from this machine alone",
+    )
+    root_path: str = Field(
+        default="", description="path of this page at a reverse proxy that does not tell it"
     )
     terms: str = Field(
         default="",
@@ -90,6 +112,12 @@ class WebSettings(ProcessSettings):
             return self.data_dir.expanduser()
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return Path(state).expanduser() / "paragone" / "webui"
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> Self:
+        if self.gradio_auth_path is not None and self.auth_header is not None:
+            raise ValueError("--gradio-auth-path and --auth-header exclude each other")
+        return self
 
     @field_validator("controller_url")
     @classmethod
