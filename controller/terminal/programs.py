@@ -38,7 +38,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     """
     try:
         return _PROGRAMS[name](argv)
-    except (SettingsError, UsageError, ValueError) as exc:
+    except (SettingsError, UsageError) as exc:
         sys.stderr.write(f"paragone {name}: {exc}\n")
         return EXIT_USAGE
     except FAILURES as exc:
@@ -49,7 +49,7 @@ def run(name: str, argv: Sequence[str]) -> int:
 
 
 class UsageError(Exception):
-    """Something that only the fleet's answer shows to be missing from the command line."""
+    """What is wrong with a command line beyond its settings' own rules."""
 
 
 def _chat(argv: Sequence[str]) -> int:
@@ -94,10 +94,12 @@ def _the_model(asked: str | None, models: Sequence[str]) -> str:
 
 def _source(settings: FleetSettings) -> RemoteSource:
     key = settings.api_key
+    try:
+        tls = client_context(settings.tls_ca)
+    except ValueError as exc:
+        raise UsageError(f"--tls-ca: {exc}") from exc
     return RemoteSource(
-        settings.controller_url,
-        api_key=key.get_secret_value() if key else None,
-        tls=client_context(settings.tls_ca),
+        settings.controller_url, api_key=key.get_secret_value() if key else None, tls=tls
     )
 
 

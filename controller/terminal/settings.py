@@ -28,7 +28,6 @@ class AskingSettings(FlagSettings):
     system: str | None = Field(default=None, description="system message")
     conv_mode: str | None = Field(
         default=None,
-        json_schema_extra={"flags": ["--chat-template-name"]},
         description="the conversation's template, by LLaVA's name; without it, the checkpoint's",
     )
     temperature: float = Field(default=0.2, ge=0, le=100, description="0 is greedy")
@@ -38,7 +37,9 @@ class AskingSettings(FlagSettings):
     max_new_tokens: int = Field(default=512, ge=1, description="most tokens of an answer")
     seed: int | None = Field(default=None, description="the same seed, the same answer")
     image_process_mode: ImageProcessMode = Field(
-        default=ImageProcessMode.DEFAULT, description="how images are brought to the encoder's size"
+        default=ImageProcessMode.DEFAULT,
+        json_schema_extra={"flags": ["--image-aspect-ratio"]},  # in LLaVA's older command lines
+        description="how images are brought to the encoder's size",
     )
 
     @field_validator("image_file", mode="before")

@@ -146,6 +146,12 @@ async def test_a_wrong_flag_is_a_usage_error():
     assert "temperature (from --temperature)" in err
 
 
+async def test_authorities_that_cannot_be_read_are_a_usage_error(tmp_path):
+    code, _, err = await paragone("chat", "--tls-ca", str(tmp_path / "none.pem"), "--query", "x")
+    assert code == 2
+    assert "--tls-ca: the certificates in" in err
+
+
 async def test_lines_of_a_pipe_are_questions():
     async with running_worker() as running:
         result = await paragone("chat", "--controller", running.url, typed="a\n/nope\nb")
