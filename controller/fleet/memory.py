@@ -43,7 +43,7 @@ _SERVING_FLAGS: Final = frozenset(
 )
 
 
-class _Model(BaseModel):
+class _Card(BaseModel):
     dtype: str | None = None
     quantisation: str = "none"
 
@@ -62,15 +62,15 @@ class _Device(BaseModel):
 class _Inspected(BaseModel):
     """What `paragone inspect --json` prints, as far as it is used here; bytes."""
 
-    model: _Model
+    card: _Card
     memory: list[_Held]
     devices: list[_Device]
 
     def needed(self) -> _Held | None:
         """What the way in which this worker holds its weights takes."""
-        held = self.model.quantisation
+        held = self.card.quantisation
         if held == Quantisation.NONE.value:
-            held = self.model.dtype or ""
+            held = self.card.dtype or ""
         return next((entry for entry in self.memory if entry.held == held), None)
 
 

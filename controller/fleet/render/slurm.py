@@ -23,6 +23,7 @@ _SCRIPT = """\
 # {header}
 #
 #   export PARAGONE_CONTROLLER_URL=http://HOST:21001   # a controller that the nodes reach
+#   export PARAGONE_WORKER_FLEET_TOKEN=...             # the controller's --fleet-token
 #   sbatch {file}
 #
 # The checkpoints' folders and Python (PARAGONE_PYTHON, else python) are those of this machine:
