@@ -5,12 +5,10 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from worker.checkpoint.errors import IncompleteError, UnsafeFileError
 from worker.checkpoint.headers import TensorHeader
@@ -23,7 +21,7 @@ def load_pickle(file: Path) -> Mapping[str, torch.Tensor]:
         IncompleteError: the file is cut short or damaged.
         UnsafeFileError: it holds objects other than tensors.
     """
-    return _load(file, nullcontext())
+    return _load(file, "cpu")
 
 
 def read_pickle_headers(file: Path) -> list[TensorHeader]:
@@ -33,8 +31,8 @@ def read_pickle_headers(file: Path) -> list[TensorHeader]:
         IncompleteError: the file is cut short or damaged.
         UnsafeFileError: it holds objects other than tensors.
     """
-    # Fake tensors have shapes and no data; torch notes on their storage where the data lies.
-    tensors = _load(file, FakeTensorMode())
+    # Meta tensors have shapes and no data; torch notes on their storage where the data lies.
+    tensors = _load(file, "meta")
     return [
         TensorHeader(
             name,
@@ -57,10 +55,9 @@ def _offset(tensor: torch.Tensor) -> int | None:
     return int(start) + int(tensor.storage_offset()) * tensor.element_size()
 
 
-def _load(file: Path, mode: AbstractContextManager[object]) -> Mapping[str, torch.Tensor]:
+def _load(file: Path, device: str) -> Mapping[str, torch.Tensor]:
     try:
-        with mode:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(
             f"{file} is refused: it is a pickle that holds more than tensors, and reading it could "
