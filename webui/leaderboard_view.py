@@ -117,7 +117,7 @@ def _table_html(table: Sequence[Standing], words: Words) -> str:
     )
     names = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for kind, name in heads)
     return (
-        f'<div class="scroll"><table id="ranking"><thead><tr>{names}</tr></thead>'
+        f'<div class="scroll" tabindex="0"><table id="ranking"><thead><tr>{names}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -176,6 +176,6 @@ def _pairs_html(votes: Sequence[Vote], models: list[str], words: Words) -> str:
         rows += f'<tr><th scope="row">{escape(row)}</th>{cells}</tr>'
     title = escape(words("How often the row's model wins against the column's"))
     return (
-        f'<h2>{title}</h2><div class="scroll"><table id="pairs"><thead><tr><th></th>{names}</tr>'
-        f"</thead><tbody>{rows}</tbody></table></div>"
+        f'<h2>{title}</h2><div class="scroll" tabindex="0"><table id="pairs">'
+        f"<thead><tr><th></th>{names}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

@@ -45,15 +45,18 @@ def _broken(line: str, cells: int) -> list[str]:
     lines, current, used = [], "", 0
     last_space = -1
     for character in line:
-        if used + _cells(character) > cells:
+        if character == " " and used == cells:
+            lines.append(current.rstrip())
+            current, used, last_space = "", 0, -1
+            continue
+        # More than once where what a break leaves has no room for a wide character either.
+        while used + _cells(character) > cells:
             # A space may end a line; without one, the word itself is broken.
-            at = last_space + 1 if last_space >= 0 and character != " " else len(current)
-            lines.append(current[:at].rstrip())
-            current = current[at:].lstrip() if character != " " else ""
+            at = last_space + 1 if last_space >= 0 else len(current)
+            lines += filter(None, [current[:at].rstrip()])
+            current = current[at:].lstrip()
             used = width(current)
             last_space = current.rfind(" ")
-            if character == " ":
-                continue
         if character == " ":
             last_space = len(current)
         current += character

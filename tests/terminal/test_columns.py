@@ -21,6 +21,10 @@ def test_words_are_kept_whole_where_they_fit():
     assert wrapped("a red circle", 8) == ["a red", "circle"]
 
 
+def test_a_wide_character_behind_a_word_that_was_moved_down_gets_a_line_of_its_own():
+    assert wrapped(" a红", 2) == ["a", "红"]
+
+
 def test_the_last_rows_are_kept_where_there_is_no_room():
     assert side_by_side(["1\n2\n3", "a"], 20, rows=2) == ["2        │ a", "3        │"]
 
