@@ -92,6 +92,7 @@ def test_nobody_else_sees_or_decides_a_battle(
     page: Page, fake: FakeController, web_url: str
 ) -> None:
     page.goto(web_url + "/battle")
+    page.wait_for_timeout(1000)  # the page's own watch has to know this test's models
     page.locator("#ask textarea").fill("Mine?")
     page.locator("#ask textarea").press("Enter")
     expect(page.locator("#side-0 .answer")).to_have_attribute("data-state", "done")
