@@ -149,8 +149,8 @@ def _row(worker: WorkerView, card: ModelCard) -> dict[str, str]:
     load = worker.status.load
     return {
         "model": card.name,
-        "state": _state(worker),
-        "weights": _weights(card),
+        "state": worker.shown_state,
+        "weights": card.shown_weights,
         "base": card.base or "-",
         "running": f"{load.running}/{load.capacity}",
         "waiting": str(load.waiting),
@@ -164,20 +164,6 @@ def _row(worker: WorkerView, card: ModelCard) -> dict[str, str]:
         "uptime": _uptime(load),
         "address": worker.address,
     }
-
-
-def _state(worker: WorkerView) -> str:
-    state, progress = worker.status.state, worker.status.progress
-    if state is WorkerState.LOADING and progress is not None:
-        return f"loading {progress.fraction:.0%}"
-    if state is WorkerState.FAILED and worker.status.detail:
-        return f"failed: {worker.status.detail}"
-    return f"{state.value} (suspect)" if worker.suspect else state.value
-
-
-def _weights(card: ModelCard) -> str:
-    held = card.dtype or "full" if card.quantisation.value == "none" else card.quantisation.value
-    return f"{held} + LoRA" if card.adapter else held
 
 
 def _or_nothing(value: float | None, form: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from controller.protocol.fleet import ModelCard, WorkerState, WorkerView
+from controller.protocol.fleet import WorkerView
 
 _HEADER = ("MODEL", "STATE", "WEIGHTS", "BASE", "RUNNING", "WAITING", "BEAT", "ADDRESS")
 
@@ -27,26 +27,11 @@ def _rows(worker: WorkerView) -> Iterator[tuple[str, ...]]:
     for card in worker.status.models:
         yield (
             card.name,
-            _state(worker),
-            _weights(card),
+            worker.shown_state,
+            card.shown_weights,
             card.base or "-",
             f"{load.running}/{load.capacity}",
             str(load.waiting),
             f"{worker.heartbeat_age_seconds:.1f} s ago",
             worker.address,
         )
-
-
-def _state(worker: WorkerView) -> str:
-    state, progress = worker.status.state, worker.status.progress
-    if state is WorkerState.LOADING and progress is not None:
-        return f"loading {progress.fraction:.0%}"
-    if state is WorkerState.FAILED and worker.status.detail:
-        return f"failed: {worker.status.detail}"
-    return f"{state.value} (suspect)" if worker.suspect else state.value
-
-
-def _weights(card: ModelCard) -> str:
-    """How the weights are held: the quantisation, or else the dtype."""
-    held = card.dtype or "full" if card.quantisation.value == "none" else card.quantisation.value
-    return f"{held} + LoRA" if card.adapter else held

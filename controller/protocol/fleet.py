@@ -70,6 +70,13 @@ class ModelCard(Message):
     engine: str | None = None  # "batched", or "sequential": one answer after another
     engine_reason: str | None = None  # why it is sequential, where the model leaves no choice
 
+    @property
+    def shown_weights(self) -> str:
+        """How the weights are held, as tables show it: the quantisation, or else the dtype."""
+        is_full = self.quantisation is Quantisation.NONE
+        held = self.dtype or "full" if is_full else self.quantisation.value
+        return f"{held} + LoRA" if self.adapter else held
+
 
 class LoadProgress(Message):
     """How far loading is."""
@@ -177,6 +184,16 @@ class WorkerView(Message):
     lease_seconds: float
     in_flight: int  # requests that this controller has with it now
     suspect: bool  # failed lately; avoided while others can serve
+
+    @property
+    def shown_state(self) -> str:
+        """Its state in words, as tables show it."""
+        state, progress = self.status.state, self.status.progress
+        if state is WorkerState.LOADING and progress is not None:
+            return f"loading {progress.fraction:.0%}"
+        if state is WorkerState.FAILED and self.status.detail:
+            return f"failed: {self.status.detail}"
+        return f"{state.value} (suspect)" if self.suspect else state.value
 
 
 class FleetView(Message):
