@@ -12,7 +12,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from html import escape
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -20,6 +19,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from webui.person import cookie_of
 
 _COOKIE = "paragone_session"
 _KEY = "paragone.login"  # of the name in an ASGI scope
@@ -127,7 +128,7 @@ class PasswordLogin:
         if scope["type"] != "http" or scope["path"] in _OPEN:
             await self._app(scope, receive, send)
             return
-        name = self._sessions.get(_session(Headers(scope=scope)))
+        name = self._sessions.get(cookie_of(Headers(scope=scope), _COOKIE))
         if name is not None and scope["path"] != "/logout":
             scope[_KEY] = name
             await self._app(scope, receive, send)
@@ -139,7 +140,7 @@ class PasswordLogin:
         if path == "/login" and request.method == "POST":
             return await self._log_in(request)
         if path == "/logout":
-            self._sessions.pop(_session(request.headers), None)
+            self._sessions.pop(cookie_of(request.headers, _COOKIE), None)
             return _form("You have been logged out.", status=200)
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             return _form("", status=401, root=_up(path))
@@ -167,14 +168,6 @@ class PasswordLogin:
             _COOKIE, token, httponly=True, samesite="lax", secure=request.url.scheme == "https"
         )
         return response
-
-
-def _session(headers: Headers) -> str:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-    except CookieError:
-        return ""
-    return "" if morsel is None else morsel.value
 
 
 def _up(path: str) -> str:

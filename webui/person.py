@@ -41,7 +41,7 @@ class PersonCookie:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Adds the cookie to a response whose request had none."""
-        if scope["type"] != "http" or _SANE.fullmatch(_mark(Headers(scope=scope))):
+        if scope["type"] != "http" or _SANE.fullmatch(cookie_of(Headers(scope=scope), COOKIE)):
             await self._app(scope, receive, send)
             return
         is_safe = scope["scheme"] == "https"
@@ -60,9 +60,10 @@ class PersonCookie:
         await self._app(scope, receive, send_with_cookie)
 
 
-def _mark(headers: Headers) -> str:
+def cookie_of(headers: Headers, name: str) -> str:
+    """A cookie that came with a request; empty where there is none, or none that can be read."""
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return ""
     return "" if morsel is None else morsel.value
