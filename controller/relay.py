@@ -19,6 +19,7 @@ from controller.choosing import Choosing, NobodyLeftError
 from controller.framing import EventTooLongError
 from controller.metrics import Metrics
 from controller.protocol.errors import ErrorBody, InternalError, WorkerLostError
+from controller.protocol.sampling import TIMEOUT_HEADER
 from controller.registry import Registry
 from controller.reply import Reply
 from controller.retry_budget import RetryBudget
@@ -29,7 +30,6 @@ from controller.worker_record import WorkerRecord
 _log = logging.getLogger(__name__)
 
 MAX_WHOLE_ANSWER_BYTES = 32 * 1024 * 1024  # of an answer that is not streamed
-TIMEOUT_HEADER = "x-request-timeout"  # seconds from arrival, as the body's `timeout`
 WORKER_LEAD_SECONDS = 0.5
 TRY_ANOTHER = frozenset({429, 503})  # this worker cannot take it now; another one may
 

@@ -7,6 +7,7 @@ with the same meaning; ``timeout`` is our own.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -15,6 +16,20 @@ from controller.protocol.message import Message
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 128
+TIMEOUT_HEADER = "x-request-timeout"  # seconds from arrival, as the body's `timeout`
+
+
+def seconds_of(said: str) -> float:
+    """What `TIMEOUT_HEADER` says.
+
+    Raises:
+        ValueError: it is no number of seconds above 0.
+    """
+    seconds = float(said)
+    if not 0 < seconds < math.inf:
+        raise ValueError(said)
+    return seconds
+
 
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from controller.protocol.errors import (
     InternalError,
     ParagoneError,
 )
-from controller.relay import TIMEOUT_HEADER, Relay
+from controller.protocol.sampling import TIMEOUT_HEADER, seconds_of
+from controller.relay import Relay
 from controller.reply import Reply
 from controller.routes.body import ClientGoneError, read_json_body
 from controller.routing import RoutingHints, routing_hints
@@ -61,15 +61,13 @@ class RequestLimits:
 
 
 def _seconds(said: bytes) -> float:
+    text = said.decode("latin-1")
     try:
-        seconds = float(said)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+        return seconds_of(text)
+    except ValueError as exc:
         raise BadRequestError(
-            f"{TIMEOUT_HEADER} must be a number of seconds above 0, not {said.decode('latin-1')!r}"
-        )
-    return seconds
+            f"{TIMEOUT_HEADER} must be a number of seconds above 0, not {text!r}"
+        ) from exc
 
 
 class RelayedRoute:

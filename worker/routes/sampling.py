@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 from controller.protocol.errors import BadRequestError
 from controller.protocol.sampling import (
+    TIMEOUT_HEADER,
     JsonObjectFormat,
     JsonSchemaFormat,
     ResponseFormat,
     SamplingFields,
+    seconds_of,
 )
 from worker.engine.protocol import SamplingParams
 
 # OpenAI takes four; each is looked for after every token.
 MAX_STOP_STRINGS = 16
 # Seconds from arrival, as the body's `timeout`; a proxy can set it without reading the body.
-TIMEOUT_HEADER = "x-request-timeout"
 
 
 def sampling_params(
@@ -66,14 +66,12 @@ def timeout_seconds(fields: SamplingFields, headers: Mapping[str, str]) -> float
     if said is None:
         return fields.timeout
     try:
-        seconds = float(said)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+        seconds = seconds_of(said)
+    except ValueError as exc:
         raise BadRequestError(
             f"{TIMEOUT_HEADER}: should be a number of seconds above 0, not {said!r}",
             param=TIMEOUT_HEADER,
-        )
+        ) from exc
     return seconds if fields.timeout is None else min(seconds, fields.timeout)
 
 
