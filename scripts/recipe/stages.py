@@ -273,10 +273,8 @@ def adapt(work: Work, plan: Plan) -> None:
     torch.manual_seed(plan.seed + 40)
     seen = work.seen()
     steps = plan.further or plan.adapt_steps
-    base, projector = (
-        work.language("language"),
-        work.projector("adapt" if plan.further else "align"),
-    )
+    base = work.language("language")
+    projector = work.projector("adapt" if plan.further else "align")
     adapted = get_peft_model(
         base,
         LoraConfig(

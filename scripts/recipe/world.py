@@ -108,7 +108,7 @@ def place_things(scene: Scene, rng: random.Random) -> tuple[Placement, ...]:
 
 
 def _place(thing: Thing, rng: random.Random, generosity: float) -> Placement:
-    # No smaller than about ten of the encoder's pixels each way, and clear of the cell's border:
+    # At least a tenth of the picture's shorter side in radius, and clear of the cell's border:
     # what a tower of 112 px cannot tell apart is no question to ask about.
     radius = rng.uniform(0.1, 0.14 + 0.1 * generosity)
     reach = min(0.105, max(0.02, 0.165 - radius) + 0.1 * generosity)
