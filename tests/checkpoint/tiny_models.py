@@ -82,14 +82,8 @@ class Parts:
         (folder / "chat_template.jinja").write_text(self.chat_template)
 
 
-def llava() -> tuple[Any, Any]:
-    config = hf.LlavaConfig(
-        text_config=hf.LlamaConfig(**TEXT),
-        vision_config=hf.CLIPVisionConfig(**ENCODER),
-        image_token_index=IMAGE,
-        image_seq_length=4,
-    )
-    processor = hf.LlavaProcessor(
+def _llava_processor() -> Any:
+    return hf.LlavaProcessor(
         hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=SIDE),
         tokenizer("<image>"),
         patch_size=14,
@@ -97,7 +91,16 @@ def llava() -> tuple[Any, Any]:
         num_additional_image_tokens=1,
         chat_template=template("<image>"),
     )
-    return config, processor
+
+
+def llava() -> tuple[Any, Any]:
+    config = hf.LlavaConfig(
+        text_config=hf.LlamaConfig(**TEXT),
+        vision_config=hf.CLIPVisionConfig(**ENCODER),
+        image_token_index=IMAGE,
+        image_seq_length=4,
+    )
+    return config, _llava_processor()
 
 
 def llava_next() -> tuple[Any, Any]:
@@ -423,15 +426,7 @@ def vipllava() -> tuple[Any, Any]:
         image_token_index=IMAGE,
         image_seq_length=4,
     )
-    processor = hf.LlavaProcessor(
-        hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=SIDE),
-        tokenizer("<image>"),
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template("<image>"),
-    )
-    return config, processor
+    return config, _llava_processor()
 
 
 def deepseek_vl() -> tuple[Any, Any]:
