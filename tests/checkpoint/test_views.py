@@ -119,10 +119,19 @@ def test_pad_changes_what_the_tiles_cover(tiled_llava):
     )
 
 
-def test_a_language_model_shows_nothing(oracle):
+def test_a_language_model_shows_and_counts_nothing(oracle):
     prompting = load(oracle / "vicuna-tiny").prompting
     with pytest.raises(UnsupportedError, match="cannot see images"):
         prompting.views(gradient(8, 8), Mode.DEFAULT)
+    with pytest.raises(UnsupportedError, match="cannot see images"):
+        prompting.image_tokens((8, 8))
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (40, 300), (336, 336), (7, 5)])
+def test_an_images_tokens_follow_from_its_size(square_llava, tiled_llava, size):
+    for prompting in (square_llava, tiled_llava):
+        prompt = prompting.prepare_text("<image>", [gradient(*size)])
+        assert prompting.image_tokens(size) == prompt.image_tokens
 
 
 @pytest.fixture(scope="module", params=SHAPES)

@@ -15,7 +15,7 @@ from controller.protocol.fleet import ModelCard, ModelFacts, Quantisation
 from worker.checkpoint.facts import facts_of
 from worker.checkpoint.kv import context_bytes
 from worker.checkpoint.memory import Held, WeightCount
-from worker.checkpoint.prompt import IMAGE_MARKER, Prompting
+from worker.checkpoint.prompt import Prompting
 from worker.checkpoint.survey import Survey
 from worker.checkpoint.templates import ChatTemplate
 
@@ -64,7 +64,7 @@ def sample_prompt(prompting: Prompting) -> str:
     images = []
     if prompting.takes_images:
         content = [ImagePart(image_url=ImageUrl(url="data:,")), TextPart(text=SAMPLE_QUESTION)]
-        images = [_blank(SIZES[0])]
+        images = [Image.new("RGB", SIZES[0], "white")]
     return prompting.prepare([ChatMessage(role="user", content=content)], images).text
 
 
@@ -72,10 +72,7 @@ def image_tokens(prompting: Prompting) -> dict[str, int]:
     """Tokens of blank images by their sizes, from the model's own processor."""
     if not prompting.takes_images:
         return {}
-    return {
-        f"{size[0]}x{size[1]}": prompting.prepare_text(IMAGE_MARKER, [_blank(size)]).image_tokens
-        for size in SIZES
-    }
+    return {f"{width}x{height}": prompting.image_tokens((width, height)) for width, height in SIZES}
 
 
 def weight_bytes(surveyed: Survey) -> dict[str, int]:
@@ -110,7 +107,3 @@ def _projector(surveyed: Survey) -> str | None:
     }
     found = next((modules[name] for name in _PROJECTORS if name in modules), None)
     return None if found is None else type(found).__name__
-
-
-def _blank(size: tuple[int, int]) -> Image.Image:
-    return Image.new("RGB", size, "white")

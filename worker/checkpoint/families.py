@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from PIL import Image
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -26,7 +25,7 @@ from worker.checkpoint.native_prompt import NativePrompting
 from worker.checkpoint.plan import Family, LoadPlan
 from worker.checkpoint.processor import load_processor
 from worker.checkpoint.projector import model_class
-from worker.checkpoint.prompt import IMAGE_MARKER, Prompting
+from worker.checkpoint.prompt import Prompting
 from worker.checkpoint.spec import LoadSpec
 from worker.checkpoint.templates import ChatTemplate, parse_template, read_template
 from worker.checkpoint.text_prompt import TextPrompting
@@ -167,7 +166,6 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         template = own
     image_token_id = _image_token_id(config, processor)
     prompting = NativePrompting(processor, template, image_token_id=image_token_id)
-    square = Image.new("RGB", (_SQUARE, _SQUARE))
     return ModelFamily(
         model_class=AutoModelForImageTextToText._model_mapping[type(config)],  # noqa: SLF001
         config=config,
@@ -175,7 +173,7 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         prompting=prompting,
         template=template,
         image_token_id=image_token_id,
-        image_tokens=prompting.prepare_text(IMAGE_MARKER, [square]).image_tokens,
+        image_tokens=prompting.image_tokens((_SQUARE, _SQUARE)),
     )
 
 

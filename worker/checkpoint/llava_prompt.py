@@ -77,6 +77,11 @@ class LlavaPrompting:
         """See `Prompting.prepare_text`."""
         return self._assemble(mark_images(prompt, images), images, mode, None)
 
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """See `Prompting.image_tokens`. Computed from the size: no pixel is made."""
+        width, height = self._processor.reshaped_size(size, self._resolve(ImageProcessMode.DEFAULT))
+        return self._setup.num_tokens(width, height)
+
     def views(self, image: Image.Image, mode: ImageProcessMode) -> ImageView:
         """See `Prompting.views`."""
         processor, setup = self._processor, self._setup

@@ -89,6 +89,10 @@ class NativePrompting:
         shaped = [self._shaped(image, mode) for image in images]
         return self._prepare_rendered(mark_images(prompt, images), shaped, None)
 
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """See `Prompting.image_tokens`. The processor counts, on a blank image."""
+        return self.prepare_text(IMAGE_MARKER, [Image.new("RGB", size, "white")]).image_tokens
+
     def views(self, image: Image.Image, mode: ImageProcessMode) -> ImageView:
         """See `Prompting.views`."""
         shaped = self._shaped(image, mode)

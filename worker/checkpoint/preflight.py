@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from transformers.initialization import no_init_weights
 
 from worker.checkpoint.errors import (
     BaseModelError,
@@ -51,8 +52,10 @@ def skeleton(
     if attn_implementation is not None:
         config._attn_implementation = attn_implementation  # noqa: SLF001 - as from_pretrained does
     try:
-        with torch.device("meta"):
-            return model_class(config)
+        # Choosing first values takes longer than the rest, though there is nowhere to put them.
+        with torch.device("meta"), no_init_weights():
+            model = model_class(config)
+        model.tie_weights()
     except _UNMADE as error:
         reason = " ".join(str(error).split())
         if attn_implementation is None:
@@ -64,6 +67,7 @@ def skeleton(
             f"--attn-implementation {attn_implementation} is not to be had for "
             f"{model_class.__name__} here: {reason}. Without the flag, transformers chooses"
         ) from error
+    return model
 
 
 def require_tensors(

@@ -91,6 +91,13 @@ class Prompting(Protocol):
             UnsupportedError: the model cannot see, or has no such mode.
         """
 
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """Tokens of an image of this (width, height) in pixels, in the mode DEFAULT.
+
+        Raises:
+            UnsupportedError: the model cannot see.
+        """
+
     def views(self, image: Image.Image, mode: ImageProcessMode) -> ImageView:
         """What the encoder sees of an image: its own pixels, as pictures again.
 

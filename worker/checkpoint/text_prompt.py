@@ -55,6 +55,10 @@ class TextPrompting:
         _refuse(images)
         return self._encode(plain(prompt), None)
 
+    def image_tokens(self, size: tuple[int, int]) -> int:  # noqa: ARG002 - the protocol's
+        """There is no encoder."""
+        raise _cannot_see()
+
     def views(
         self,
         image: Image.Image,  # noqa: ARG002 - the protocol's
