@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -79,8 +79,18 @@ async def bench_worker(cores: set[int], chunks_per_second: float) -> AsyncIterat
     port = free_port()
     command = [sys.executable, "-m", "relay_bench.worker", str(port), str(chunks_per_second)]
     async with pinned(command, cores):
-        await _until_ok(f"http://127.0.0.1:{port}/v1/models")
+        await until_ok(f"http://127.0.0.1:{port}/v1/models")
         yield port
+
+
+def relay_arguments(command: str | None, port: int, workers: Sequence[str]) -> list[str]:
+    """A relay's command line; arguments as of `relay`, of several workers' addresses."""
+    if command is None:
+        return [
+            *(sys.executable, "-m", "controller"),
+            *("--port", str(port), "--log-level", "warning"),
+        ]
+    return shlex.split(command.format(port=port, worker=" ".join(workers)))
 
 
 @asynccontextmanager
@@ -97,13 +107,8 @@ async def relay(
     """
     port = free_port()
     worker = f"http://127.0.0.1:{worker_port}"
-    if command is None:
-        arguments = [sys.executable, "-m", "controller", "--port", str(port)]
-        arguments += ["--log-level", "warning"]
-    else:
-        arguments = shlex.split(command.format(port=port, worker=worker))
-    async with pinned(arguments, {core}) as process:
-        await _until_ok(f"http://127.0.0.1:{port}/v1/models")
+    async with pinned(relay_arguments(command, port, [worker]), {core}) as process:
+        await until_ok(f"http://127.0.0.1:{port}/v1/models")
         if command is None:
             await _register(port, worker)
         yield Relay(name, port, process)
@@ -125,7 +130,8 @@ async def _register(port: int, worker: str) -> None:
         reply.raise_for_status()
 
 
-async def _until_ok(url: str) -> None:
+async def until_ok(url: str) -> None:
+    """Asks until the answer is a success."""
     async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
         while True:
             try:
