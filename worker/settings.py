@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
+from controller.chassis.remote_images import RemotePolicy, check_hosts
 from controller.chassis.settings import ProcessSettings
 from worker.adapter_settings import AdapterSettings
 from worker.vision.decode import ImageLimits
-from worker.vision.policy import ImagePolicy, RemotePolicy
+from worker.vision.policy import ImagePolicy
 
 _log = logging.getLogger(__name__)
 
 ENV_PREFIX = "PARAGONE_WORKER_"
-
-# A name without scheme, port or path; "*" alone; or "*." before a name.
-_HOST_PATTERN = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 def _http_address(address: str) -> str:
@@ -133,10 +130,7 @@ class WorkerSettings(ProcessSettings, AdapterSettings):
     @field_validator("allow_remote_images")
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        for host in hosts:
-            if not _HOST_PATTERN.fullmatch(host):
-                raise ValueError(f"expected a host such as example.org, not {host!r}")
-        return tuple(host.lower() for host in hosts)
+        return check_hosts(hosts)
 
     @model_validator(mode="after")
     def _can_be_carried_out(self) -> Self:

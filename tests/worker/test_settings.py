@@ -4,11 +4,12 @@ import logging
 
 import pytest
 
+from controller.chassis.remote_images import RemotePolicy
 from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import Quantisation
 from worker.checkpoint.spec import FourBit, LoadSpec
 from worker.settings import ENV_PREFIX, WorkerSettings
-from worker.vision.policy import DEFAULT_IMAGE_POLICY, RemotePolicy
+from worker.vision.policy import DEFAULT_IMAGE_POLICY
 
 
 def parse(line, **environ):

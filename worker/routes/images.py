@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import anyio
 from PIL.Image import Image
 
+from controller.chassis.remote_images import RemoteImages
 from controller.protocol.chat import ChatMessage, ImagePart
 from controller.protocol.errors import BadImageError
 from worker.vision.decode import decode_image
-from worker.vision.fetch import RemoteImages
 from worker.vision.policy import DEFAULT_IMAGE_POLICY, ImagePolicy
 
 # Decoded pixels take far more memory than the body they came in.

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from controller.protocol.errors import BadImageError
-from worker.vision.policy import RemotePolicy
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,42 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Addresses of the other protocol in disguise: their last 32 bits are an IPv4 address.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# A name without scheme, port or path; "*" alone; or "*." before a name.
+_HOST_PATTERN = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePolicy:
+    """Where images may come from, and at what cost.
+
+    Attributes:
+        hosts: names that may be asked: "example.org", "*.example.org" (every name below it), or
+            "*"; none: nothing is fetched.
+        seconds: for one image, all its redirects included.
+        max_redirects: of one image.
+    """
+
+    hosts: tuple[str, ...] = ()
+    seconds: float = 10.0
+    max_redirects: int = 3
+
+    def allows(self, host: str) -> bool:
+        """Whether a host is on the list; whatever it leads to is judged later."""
+        host = host.lower().rstrip(".")
+        below = (pattern[1:] for pattern in self.hosts if pattern.startswith("*."))
+        return "*" in self.hosts or host in self.hosts or host.endswith(tuple(below))
+
+
+def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """The hosts of a setting, as `RemotePolicy` takes them.
+
+    Raises:
+        ValueError: one is no host and no pattern of hosts.
+    """
+    for host in hosts:
+        if not _HOST_PATTERN.fullmatch(host):
+            raise ValueError(f"expected a host such as example.org, not {host!r}")
+    return tuple(host.lower() for host in hosts)
 
 
 def is_public(address: IpAddress) -> bool:
@@ -140,8 +177,8 @@ class RemoteImages:
             raise BadImageError("the image's address must be plain: no user, and a host")
         if not self._policy.allows(url.raw_host):
             raise BadImageError(
-                f"this worker may not fetch images from {url.host}; send the image itself, as a "
-                f"data: URI, or start the worker with --allow-remote-images {url.host}"
+                f"this server may not fetch images from {url.host}; send the image itself, or "
+                f"start the server with --allow-remote-images {url.host}"
             )
 
     async def _get(self, session: aiohttp.ClientSession, url: URL, guard: _Guard) -> bytes | URL:

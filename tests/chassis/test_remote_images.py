@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from controller.chassis.remote_images import RemoteImages, RemotePolicy, is_public
 from controller.protocol.errors import BadImageError
-from worker.vision.fetch import RemoteImages, RemotePolicy, is_public
 
 pytestmark = pytest.mark.anyio
 
