@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ),
             loras=settings.loras(),
             takes_adapters=settings.allow_runtime_lora,
+            packs_weights=settings.pack_weights,
             on_progress=on_progress,
             on_device_lost=on_device_lost,
         )

@@ -39,6 +39,12 @@ class WorkerSettings(ProcessSettings, AdapterSettings):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; without it, torch decides"
     )
+    pack_weights: bool = Field(
+        default=True,
+        description="on x86 CPUs, hold the weights of linear layers as oneDNN multiplies them "
+        "fastest, in memory of the worker's own; with --no-pack-weights they stay as they were "
+        "loaded: mapped, and shared with other workers of the same files",
+    )
     controller_address: tuple[Address, ...] = Field(
         default=("http://127.0.0.1:21001",),
         json_schema_extra={"flags": ["--controller"]},

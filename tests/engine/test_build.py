@@ -12,13 +12,14 @@ from tests.engine.test_transformers_model import ORACLE, request
 from worker.checkpoint.spec import LoadSpec
 from worker.engine.batched import BatchedEngine
 from worker.engine.build import build_engine
+from worker.engine.packed_linear import can_pack
 from worker.engine.protocol import CacheMemory, TextDelta
 from worker.engine.sequential import SequentialEngine
 
 SPEC = LoadSpec(str(ORACLE / "llava-v1.5-tiny"), model_name="tiny", device="cpu", dtype="float32")
 
 
-def build(engine, spec=SPEC):
+def build(engine, spec=SPEC, **options):
     torch.set_num_threads(1)
     return build_engine(
         spec,
@@ -29,6 +30,7 @@ def build(engine, spec=SPEC):
         memory=CacheMemory(),
         on_progress=lambda _progress: None,
         on_device_lost=lambda _reason: None,
+        **options,
     )
 
 
@@ -74,3 +76,15 @@ async def test_a_model_that_cannot_share_a_batch_runs_alone_and_says_why(caplog)
     assert "eager" in (card.engine_reason or "")
     assert "eager" in caplog.text
     await engine.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(
+    not can_pack(torch.float32), reason="this machine's torch has no oneDNN for x86"
+)
+async def test_packed_weights_give_the_answers_of_plain_ones(caplog):
+    requests = [request("Hello"), request("What is in this image?", "wide")]
+    with caplog.at_level(logging.INFO, logger="worker.engine.build"):
+        packed, plain = build("batched"), build("batched", packs_weights=False)
+    assert caplog.text.count("packed for this CPU") == 1
+    assert await texts_of(packed, requests) == await texts_of(plain, requests)

@@ -47,3 +47,10 @@ def test_a_prompt_always_goes_on_and_never_without_bound(measured, is_decoding):
         pacer.prefilled(tokens, reading)
         pacer.decoded(decoding)
     assert LEAST_TOKENS <= pacer.budget(is_decoding=is_decoding) <= MOST_TOKENS
+
+
+def test_the_first_part_beside_a_running_stream_is_no_longer_than_later_ones():
+    pacer = PrefillPacer()
+    pacer.prefilled(300, 0.15)  # before anybody waited
+    pacer.decoded(0.1)
+    assert pacer.budget(is_decoding=True) == int(SHARE * 0.1 / (0.15 / 300))

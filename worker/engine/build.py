@@ -21,6 +21,7 @@ from worker.checkpoint.spec import LoadSpec, LoraSpec
 from worker.engine.batchable import why_not_batched
 from worker.engine.batched import BatchedEngine
 from worker.engine.engine_prompt import EnginePrompt
+from worker.engine.packed_linear import pack_linear_layers
 from worker.engine.protocol import CacheMemory, Engine
 from worker.engine.sequential import SequentialEngine
 from worker.engine.slot_model import SlotModel, SlotRow
@@ -45,6 +46,7 @@ def build_engine(
     memory: CacheMemory,
     loras: Sequence[LoraSpec] = (),
     takes_adapters: bool = False,
+    packs_weights: bool = True,
     on_progress: Callable[[LoadProgress], None],
     on_device_lost: Callable[[str], None],
 ) -> Engine:
@@ -59,6 +61,7 @@ def build_engine(
         memory: what caches may take.
         loras: adapters over the checkpoint, each served under its own name.
         takes_adapters: whether others may come and go while it runs.
+        packs_weights: whether linear layers on a CPU are put into oneDNN's layout.
         on_progress: called on this thread as loading goes on.
         on_device_lost: called on the event loop's thread when nothing can run any more.
 
@@ -72,6 +75,11 @@ def build_engine(
     shared = load_shared(spec, loras, on_progress) if loras or takes_adapters else None
     checkpoints = [load_checkpoint(spec, on_progress)] if shared is None else shared.checkpoints
     checkpoint = checkpoints[0]
+    if packs_weights and len(checkpoint.devices) == 1:  # else a layer's weight comes and goes
+        on_progress(LoadProgress(phase="packing weights", fraction=1.0))
+        packed = pack_linear_layers(checkpoint.model)
+        if packed:
+            _log.info("%.1f MiB of weights are packed for this CPU", packed / 2**20)
     on_progress(LoadProgress(phase="warming up", fraction=1.0))
     reason = why_not_batched(checkpoint)
     if engine == "batched" and reason is None:

@@ -16,12 +16,13 @@ _WEIGHT = 0.3
 class PrefillPacer:
     """Finds the part of a prompt whose reading takes `SHARE` decode steps.
 
-    What a part costs is not proportional to its size, so the size is steered by what the last
-    parts took, by no more than a factor of two at a time.
+    It goes by what a token of the last parts took. A part costs less than its tokens would one by
+    one, so that what short parts took says little of long ones: it is only believed where parts are
+    no longer than that anyway.
     """
 
     def __init__(self) -> None:
-        self._part = float(MOST_TOKENS)
+        self._token_seconds: float | None = None
         self._step_seconds: float | None = None
 
     def budget(self, *, is_decoding: bool) -> int:
@@ -30,17 +31,22 @@ class PrefillPacer:
         Args:
             is_decoding: whether any stream waits for its next token.
         """
-        return int(self._part) if is_decoding else MOST_TOKENS
+        if not is_decoding:
+            return MOST_TOKENS
+        if not self._step_seconds or not self._token_seconds:
+            return LEAST_TOKENS
+        part = int(SHARE * self._step_seconds / self._token_seconds)
+        return min(max(part, LEAST_TOKENS), MOST_TOKENS)
 
     def prefilled(self, tokens: int, seconds: float) -> None:
         """Reading a part of a prompt took so long."""
-        if not self._step_seconds or seconds <= 0:
+        if tokens < 1 or seconds <= 0:
             return
-        ratio = min(max(SHARE * self._step_seconds / seconds, 0.5), 2.0)
-        # A short part that took little says nothing of long ones.
-        if ratio < 1 or tokens >= self._part:
-            part = min(self._part, tokens * ratio) if ratio < 1 else tokens * ratio
-            self._part = min(max(part, float(LEAST_TOKENS)), float(MOST_TOKENS))
+        new, old = seconds / tokens, self._token_seconds
+        if old is None:
+            self._token_seconds = new
+        elif new < old or 2 * tokens >= self.budget(is_decoding=True):
+            self._token_seconds = old + _WEIGHT * (new - old)
 
     def decoded(self, seconds: float) -> None:
         """A decode step took so long."""
