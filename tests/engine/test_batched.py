@@ -74,7 +74,7 @@ async def test_a_long_prompt_is_read_in_parts_while_others_go_on():
         await until(lambda: len(model.batches) > 3)
         # The fake reads a prompt in no time; as on a machine where that takes long:
         engine._batch._pacer.prefilled = lambda tokens, seconds: None
-        engine._batch._pacer._part = LEAST_TOKENS
+        engine._batch._pacer._token_seconds = 1.0
         before = len(model.batches)
         prompt = "word " * 300
         await text_of(engine, ask(prompt))

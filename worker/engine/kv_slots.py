@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from worker.engine.batch import KVFullError
+from worker.engine.lazy_zeros import zeros
 from worker.engine.prefix_cache import KVPiece
 
 # Rows' lengths are rounded up to multiples of this, so that memory is not moved for each token.
@@ -66,20 +67,23 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
         self.values[slot, :, :tokens] = values[0]
 
     def resize(
-        self, like: tuple[torch.Tensor, torch.Tensor] | None, slots: int, length: int
+        self,
+        like: tuple[torch.Tensor, torch.Tensor] | None,
+        size: tuple[int, int],
+        used: tuple[int, int],
     ) -> None:
-        """Makes room, or gives it back, and keeps what fits.
+        """Makes room, or gives it back, and keeps what is used.
 
         Args:
             like: keys and values of the layer, where it has none yet.
-            slots: rows that there is to be memory for.
-            length: tokens of each.
+            size: rows that there is to be memory for, and tokens of each.
+            used: rows that hold something, and the tokens of the longest.
         """
         keys, values = (self.keys, self.values) if like is None else like
         if keys is None or values is None:
             raise RuntimeError("a layer without memory needs a pattern for it")
-        self.keys = _resized(self.keys, keys, slots, length)
-        self.values = _resized(self.values, values, slots, length)
+        self.keys = _resized(self.keys, keys, size, used)
+        self.values = _resized(self.values, values, size, used)
 
     def piece(self, slot: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A copy of some of a slot's tokens, each ``(1, heads, tokens, head_dim)``."""
@@ -152,7 +156,7 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         like = None
         if not self._slots:
             like = [(layer.keys, layer.values) for layer in prompt.layers]
-        self._reserve(slot + 1, max(tokens, longest) + 1, like)
+        self._reserve(slot + 1, max(tokens, longest) + 1, (slot, longest), like)
         for layer, source in zip(self.layers, prompt.layers, strict=True):
             layer.store(slot, source.keys, source.values)
 
@@ -172,7 +176,7 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         Raises:
             KVFullError: there is no memory for another token of each; nothing has changed.
         """
-        self._reserve(len(lengths), longest + 1)
+        self._reserve(len(lengths), longest + 1, (len(lengths), longest))
         span = rounded(longest + 1)
         for layer in self.layers:
             layer.positions, layer.span = lengths, span
@@ -203,9 +207,10 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         self,
         slots: int,
         length: int,
+        used: tuple[int, int],
         like: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
-        """Memory for the first ``slots`` rows, of ``length`` tokens."""
+        """Memory for the first ``slots`` rows, of ``length`` tokens; see `SlotLayer.resize`."""
         if slots <= self._slots and length <= self._length:
             return
         # Half as much again, so that growing costs little in all; where that does not fit, what is
@@ -217,7 +222,7 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
                 raise KVFullError(f"{size[0]} rows of {size[1]} tokens")
         for index, layer in enumerate(self.layers):
             # One after another, so that only one is there twice.
-            layer.resize(None if like is None else like[index], *size)
+            layer.resize(None if like is None else like[index], size, used)
         self._slots, self._length = size
 
 
@@ -230,10 +235,12 @@ def _ample(needed: int, there: int) -> int:
     return there if needed <= there else max(needed, there + there // 2)
 
 
-def _resized(old: torch.Tensor | None, like: torch.Tensor, slots: int, length: int) -> torch.Tensor:
+def _resized(
+    old: torch.Tensor | None, like: torch.Tensor, size: tuple[int, int], used: tuple[int, int]
+) -> torch.Tensor:
     # Zeros, as what is masked still takes part in a product, and memory may hold NaN.
-    new = like.new_zeros(slots, like.shape[1], length, like.shape[3])
+    new = zeros((size[0], like.shape[1], size[1], like.shape[3]), like)
     if old is not None:
-        kept, tokens = min(slots, old.shape[0]), min(length, old.shape[2])
-        new[:kept, :, :tokens] = old[:kept, :, :tokens]
+        rows, tokens = used
+        new[:rows, :, :tokens] = old[:rows, :, :tokens]
     return new

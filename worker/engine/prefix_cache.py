@@ -12,6 +12,8 @@ from worker.engine.prefix_tree import Keys, PrefixTree
 
 # Fewer tokens than this are read again sooner than they are looked up and copied.
 LEAST_TOKENS = 16
+# A piece may keep one part in so many of memory that it has no use for.
+_WASTE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,24 @@ class KVPiece:
 
     def split(self, at: int) -> tuple[KVPiece, KVPiece]:
         """See `Piece.split`."""
-        return self._cut(slice(None, at)), self._cut(slice(at, None))
-
-    def _cut(self, part: slice) -> KVPiece:
-        return KVPiece(
-            tuple(tensor[:, :, part].clone() for tensor in self.keys),
-            tuple(tensor[:, :, part].clone() for tensor in self.values),
+        first = KVPiece(
+            tuple(tensor[:, :, :at].clone() for tensor in self.keys),
+            tuple(tensor[:, :, :at].clone() for tensor in self.values),
         )
+        return first, self.after(at)
+
+    def after(self, start: int) -> KVPiece:
+        """The tokens from one on.
+
+        They are a copy, so that the whole need not be kept for them; but where they are nearly all
+        of it, as after the few tokens that all prompts begin with, copying would cost more.
+        """
+
+        def tail(tensor: torch.Tensor) -> torch.Tensor:
+            rest = tensor[:, :, start:]
+            return rest if start * _WASTE <= tensor.shape[2] else rest.clone()
+
+        return KVPiece(tuple(map(tail, self.keys)), tuple(map(tail, self.values)))
 
 
 class PrefixCache:
@@ -85,7 +98,7 @@ class PrefixCache:
         Args:
             root: as for `start`.
             keys: of all its tokens that were read.
-            cut: the row's piece from a token on to the last of ``keys``; memory of its own.
+            cut: the row's piece from a token on to the last of ``keys``; which nobody writes to.
         """
         if self._capacity == 0 or not len(keys):
             return

@@ -159,7 +159,7 @@ class SlotModel(CheckpointModel):
                 return None
             keys = self._keys(row)
             self._prefixes.keep(
-                row.prompt.checkpoint.text_identity, keys, lambda start: _cut(reading.cache, start)
+                row.prompt.checkpoint.text_identity, keys, _piece(reading.cache).after
             )
             # What is in the slot is there twice for a moment, and counted once.
             self._stop_reading(row)
@@ -281,17 +281,7 @@ class SlotModel(CheckpointModel):
             raise error from exc
 
 
-def _cut(cache: DynamicCache, start: int) -> KVPiece:
-    """A prompt's tokens from one on.
-
-    All of them are the cache's own tensors, which nobody else writes to; a part is a copy, so that
-    the whole need not be kept for it.
-    """
-
-    def cut(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if start == 0 else tensor[:, :, start:].clone()
-
+def _piece(cache: DynamicCache) -> KVPiece:
+    """A prompt's keys and values: the cache's own tensors, which nobody else writes to."""
     layers: Sequence[Any] = cache.layers
-    return KVPiece(
-        tuple(cut(layer.keys) for layer in layers), tuple(cut(layer.values) for layer in layers)
-    )
+    return KVPiece(tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers))
