@@ -24,7 +24,6 @@ from tests.engine.engines import events_of, text_of
 from tests.engine.fake_model import FakeBatchModel, ask
 from tests.waiting import until
 from worker.engine.batched import BatchedEngine
-from worker.engine.pacing import LEAST_TOKENS
 from worker.engine.protocol import Accepted, Finished, TextDelta
 
 pytestmark = pytest.mark.anyio
