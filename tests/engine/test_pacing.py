@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.pacing import LEAST_TOKENS, MOST_TOKENS, SHARE, PrefillPacer
+from worker.engine.pacing import (
+    FLUENT_SECONDS,
+    LEAST_TOKENS,
+    MOST_TOKENS,
+    SHARE,
+    PrefillPacer,
+)
 
 SECONDS = st.floats(0, 10)
 
@@ -54,3 +60,8 @@ def test_the_first_part_beside_a_running_stream_is_no_longer_than_later_ones():
     pacer.prefilled(300, 0.15)  # before anybody waited
     pacer.decoded(0.1)
     assert pacer.budget(is_decoding=True) == int(SHARE * 0.1 / (0.15 / 300))
+
+
+def test_streams_that_are_fast_give_prompts_more_of_their_time():
+    pacer = settled(lambda tokens: tokens / 4_000, step_seconds=0.01)
+    assert pacer.budget(is_decoding=True) == int((FLUENT_SECONDS - 0.01) * 4_000)

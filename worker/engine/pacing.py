@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 # Between two tokens of the running streams, this many decode steps' time may go to prompts: their
-# tokens then come at a third of their pace at worst.
+# tokens then come at a third of their pace at worst,
 SHARE = 2.0
+# or so many seconds apart, which is several times as fast as anybody reads: fast streams have time
+# to give, and prompts cost less in larger parts.
+FLUENT_SECONDS = 0.05
 # Less would make a long prompt take forever, and costs almost as much as this.
 LEAST_TOKENS = 64
 # What is read at once while nobody waits for a next token; bounds the activations' memory.
@@ -14,7 +17,7 @@ _WEIGHT = 0.3
 
 
 class PrefillPacer:
-    """Finds the part of a prompt whose reading takes `SHARE` decode steps.
+    """Finds the part of a prompt that the running streams can wait for.
 
     It goes by what a token of the last parts took. A part costs less than its tokens would one by
     one, so that what short parts took says little of long ones: it is only believed where parts are
@@ -35,8 +38,8 @@ class PrefillPacer:
             return MOST_TOKENS
         if not self._step_seconds or not self._token_seconds:
             return LEAST_TOKENS
-        part = int(SHARE * self._step_seconds / self._token_seconds)
-        return min(max(part, LEAST_TOKENS), MOST_TOKENS)
+        seconds = max(SHARE * self._step_seconds, FLUENT_SECONDS - self._step_seconds)
+        return int(min(max(seconds / self._token_seconds, LEAST_TOKENS), MOST_TOKENS))
 
     def prefilled(self, tokens: int, seconds: float) -> None:
         """Reading a part of a prompt took so long."""
