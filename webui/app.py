@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
+from controller.chassis.remote_images import RemoteImages, RemotePolicy
 from controller.chassis.tls import client_context
 from webui.acts import Acts
 from webui.battle import Battles, battle_routes
@@ -22,9 +23,11 @@ from webui.cluster import ClusterHistory, cluster_routes
 from webui.compare import Compare
 from webui.conv_log import ConversationLog
 from webui.csp import ContentSecurityPolicy
+from webui.document import read_asset
 from webui.gallery import read_gallery
 from webui.heads import Heads
 from webui.history import history_routes
+from webui.image_address import image_address_routes
 from webui.leaderboard_view import leaderboard_routes
 from webui.login import HeaderLogin, PasswordLogin, login_of, read_logins
 from webui.moderation import Moderate, moderator
@@ -46,6 +49,7 @@ _UPLOADS_KEPT_SECONDS = 24 * _HOUR_SECONDS
 # keep a flood of other calls from piling up.
 _MAX_EVENTS = 1000
 _MAX_QUEUED_EVENTS = 1000
+_SCRIPTS = ("image_address.js", "page.js")
 _EMBEDDED_CSS = "#title, #nav { display: none !important; }"
 
 
@@ -120,6 +124,10 @@ class WebApp:
             max_bytes=settings.max_upload_mib * 2**20,
             max_pixels=int(settings.max_image_megapixels * 1e6),
         )
+        if settings.allow_remote_images:
+            policy = RemotePolicy(settings.allow_remote_images, settings.remote_image_seconds)
+            remote = RemoteImages(policy, max_bytes=limits.max_bytes)
+            self.asgi.include_router(image_address_routes(remote, limits))
         self.asgi.include_router(
             battle_routes(
                 Battles(
@@ -133,6 +141,7 @@ class WebApp:
                     chance=random.SystemRandom(),
                 ),
                 terms=settings.terms,
+                can_fetch=bool(settings.allow_remote_images),
             )
         )
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
@@ -158,9 +167,8 @@ class WebApp:
             favicon_path=str(ASSETS / "favicon.png"),
             mcp_server=False,
             theme=theme(),
-            css=(ASSETS / "page.css").read_text(encoding="utf-8")
-            + (_EMBEDDED_CSS if settings.embed else ""),
-            head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+            css=read_asset("page.css") + (_EMBEDDED_CSS if settings.embed else ""),
+            head=f"<script>{''.join(map(read_asset, _SCRIPTS))}</script>",
         )
 
     def _demo(self, settings: WebSettings, limits: UploadLimits, moderate: Moderate) -> Component:
@@ -173,11 +181,15 @@ class WebApp:
             delete_cache=(_HOUR_SECONDS, _UPLOADS_KEPT_SECONDS),
         )
         with demo:
+            can_fetch = bool(settings.allow_remote_images)
             page = build_page(
-                gallery, refresh_seconds=settings.refresh_seconds, terms=settings.terms
+                gallery,
+                refresh_seconds=settings.refresh_seconds,
+                terms=settings.terms,
+                can_fetch=can_fetch,
             )
             heads = Heads(page, self._watch)
-            view = View(page, heads)
+            view = View(page, heads, can_fetch=can_fetch)
             acts = Acts(
                 page,
                 view,

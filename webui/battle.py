@@ -44,6 +44,7 @@ from webui.watch import FleetWatch
 
 _MAX_FILES = 8
 _SECONDS_BETWEEN_EVENTS = 0.1
+_SCRIPTS = ("image_address.js", "battle.js")
 _LEFT, _RIGHT = 0, 1  # lanes
 
 # Told of each vote: the chat, and who won.
@@ -228,12 +229,13 @@ class Battles:
         return paths
 
 
-def battle_routes(battles: Battles, *, terms: str) -> APIRouter:
+def battle_routes(battles: Battles, *, terms: str, can_fetch: bool) -> APIRouter:
     """The routes of battles.
 
     Args:
         battles: what they do.
         terms: what a person agrees to by asking, HTML; empty: nothing.
+        can_fetch: whether images may be fetched by their addresses.
     """
     router = APIRouter()
 
@@ -241,9 +243,9 @@ def battle_routes(battles: Battles, *, terms: str) -> APIRouter:
     async def page(request: Request) -> Response:
         """The page."""
         reader = reader_of(request)
-        body = battle_html(reader.words, terms=terms)
+        body = battle_html(reader.words, terms=terms, can_fetch=can_fetch)
         title = reader.words("Battle")
-        return document(reader, view="battle", title=title, body=body, script="battle.js")
+        return document(reader, view="battle", title=title, body=body, scripts=_SCRIPTS)
 
     @router.post("/battle")
     async def begin(

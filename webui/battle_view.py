@@ -11,12 +11,13 @@ from webui.language import Words
 REASONS = ("correct", "detailed", "concise", "well written")
 
 
-def battle_html(words: Words, *, terms: str) -> str:
+def battle_html(words: Words, *, terms: str, can_fetch: bool) -> str:
     """The body of the page.
 
     Args:
         words: the language.
         terms: HTML of the operator's, or nothing.
+        can_fetch: whether images may be fetched by their addresses.
     """
     sides = "".join(
         f'<section class="side" id="side-{number}" aria-label="{escape(name)}">'
@@ -50,6 +51,7 @@ def battle_html(words: Words, *, terms: str) -> str:
     }
     agreement = f'<div class="note terms">{terms}</div>' if terms else ""
     ask = escape(words("Ask both models"))
+    address = f'<button type="button" id="address">{escape(words("Image by address"))}</button>'
     return (
         f'<p class="note">{escape(words("Two models answer; their names come after your vote."))}'
         f'</p>{agreement}<div class="sides">{sides}</div>'
@@ -64,6 +66,7 @@ def battle_html(words: Words, *, terms: str) -> str:
         f'aria-label="{ask}" required></textarea><div class="row">'
         f'<input type="file" name="files" accept="image/*" multiple '
         f'aria-label="{escape(words("Images"))}">'
+        f"{address if can_fetch else ''}"
         f'<button class="primary">{escape(words("Ask both"))}</button>'
         f'<button type="button" id="again">{escape(words("New battle"))}</button></div></form>'
         f'<script type="application/json" id="phrases">{_script(phrases)}</script>'

@@ -118,6 +118,7 @@ CHINESE: dict[str, str] = {
     "Ask all columns; drop images here": "向所有列提问；可拖入图片",
     "Question to all columns": "向所有列提问",
     "Examples": "示例",
+    "Add an image by its address": "通过网址添加图片",
     "Take a picture with the camera": "用摄像头拍照",
     "Editing question {number}: sending it begins a new branch.": (
         "正在编辑第 {number} 个问题：发送后会产生新分支。"
@@ -168,6 +169,7 @@ CHINESE: dict[str, str] = {
     # Behind an answer
     "Not sent yet.": "尚未发送。",
     "Images": "图片",
+    "Image by address": "图片网址",
     "Body": "请求体",
     "Copy": "复制",
     "As curl": "curl 命令",
@@ -209,11 +211,12 @@ CHINESE: dict[str, str] = {
     "go to a column": "转到某一列",
     "ask this column again": "此列重新回答",
     "copy the answer of this column": "复制此列的回答",
+    "add an image by its address": "通过网址添加图片",
     "begin a new chat": "开始新对话",
     "open or close the settings": "打开或关闭设置",
     "open or close this help": "打开或关闭帮助",
-    "Images can be uploaded, pasted, dropped or taken with the camera, in any turn.": (
-        "任何一轮都可以上传、粘贴、拖入或拍摄图片。"
+    "Images can be uploaded, pasted, dropped, fetched by address or photographed, in any turn.": (
+        "任何一轮都可以上传、粘贴、拖入、通过网址获取或拍摄图片。"
     ),
     "Hold the pointer over a figure to see what it means.": "将指针停在数字上可查看含义。",
     "The address names this chat: it can be reopened, and others can read it.": (

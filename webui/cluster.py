@@ -104,7 +104,11 @@ def cluster_routes(
         html = _body_html(watch, history, reader.words, can_drain=can_drain)
         body = f'<div id="cluster">{html}</div>'
         return document(
-            reader, view="cluster", title=reader.words("Cluster"), body=body, script="cluster.js"
+            reader,
+            view="cluster",
+            title=reader.words("Cluster"),
+            body=body,
+            scripts=("cluster.js",),
         )
 
     @router.get("/cluster/live")

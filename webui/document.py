@@ -6,6 +6,7 @@ components: what a browser is told of a battle can then be read in one place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -36,6 +37,11 @@ class _Asking:
     cookies: dict[str, str]
 
 
+def read_asset(name: str) -> str:
+    """A file of the assets."""
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
 def reader_of(request: Request) -> Reader:
     """Who sent a request."""
     asking = _Asking(login_of(request.scope), request.cookies)
@@ -57,7 +63,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def document(
-    reader: Reader, *, view: str, title: str, body: str, script: str | None = None
+    reader: Reader, *, view: str, title: str, body: str, scripts: Sequence[str] = ()
 ) -> HTMLResponse:
     """A whole page.
 
@@ -66,12 +72,11 @@ def document(
         view: which entry of the navigation this is.
         title: of the page, escaped here.
         body: HTML.
-        script: the name of a file in the assets.
+        scripts: names of files in the assets.
     """
     words = reader.words
-    style = (_ASSETS / "views.css").read_text(encoding="utf-8")
-    common = (_ASSETS / "views.js").read_text(encoding="utf-8")
-    own = "" if script is None else (_ASSETS / script).read_text(encoding="utf-8")
+    style, common = read_asset("views.css"), read_asset("views.js")
+    own = "".join(map(read_asset, scripts))
     html = (
         f'<!doctype html><html lang="{words.language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

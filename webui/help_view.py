@@ -21,6 +21,7 @@ def help_html(words: Words) -> str:
         ("Alt + C", words("copy the answer of this column")),
         ("Alt + N", words("begin a new chat")),
         ("Alt + S", words("open or close the settings")),
+        ("Alt + U", words("add an image by its address")),
         ("?", words("open or close this help")),
     )
     rows = "".join(
@@ -28,7 +29,10 @@ def help_html(words: Words) -> str:
         for key, meaning in keys
     )
     hints = (
-        words("Images can be uploaded, pasted, dropped or taken with the camera, in any turn."),
+        words(
+            "Images can be uploaded, pasted, dropped, fetched by address or photographed, in any "
+            "turn."
+        ),
         words("Hold the pointer over a figure to see what it means."),
         words("The address names this chat: it can be reopened, and others can read it."),
     )

@@ -81,7 +81,7 @@ def history_routes(store: ConversationStore) -> APIRouter:
             + _pages_html(q, kind, page, words, has_more=len(found) > _PAGE)
         )
         return document(
-            reader, view="history", title=words("History"), body=body, script="history.js"
+            reader, view="history", title=words("History"), body=body, scripts=("history.js",)
         )
 
     @router.post("/history/{conversation_id}/title")

@@ -101,8 +101,15 @@ class Page:
     help: Component
 
 
-def build_page(gallery: Gallery, *, refresh_seconds: float, terms: str) -> Page:
-    """Lays the page out, in English; call it inside ``gr.Blocks``."""
+def build_page(gallery: Gallery, *, refresh_seconds: float, terms: str, can_fetch: bool) -> Page:
+    """Lays the page out, in English; call it inside ``gr.Blocks``.
+
+    Args:
+        gallery: the examples.
+        refresh_seconds: how often tabs ask for what has changed in the fleet.
+        terms: what people are told before they ask, HTML; empty: nothing.
+        can_fetch: whether images may be fetched by their addresses.
+    """
     empty = Conversation()
     conversation_id = gr.Textbox(visible="hidden", elem_id="conversation-id", show_label=False)
     address = gr.Markdown(sanitize_html=False, visible="hidden", elem_id="address")
@@ -126,7 +133,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float, terms: str) -> Page:
             gr.Markdown(gallery_html(gallery), sanitize_html=False, container=False)
     if terms:
         _html("terms", terms)
-    compose_tools = _html("compose-tools", compose_tools_html(ENGLISH))
+    compose_tools = _html("compose-tools", compose_tools_html(ENGLISH, can_fetch=can_fetch))
     composer = gr.MultimodalTextbox(
         placeholder="Ask all columns; drop images here",
         label="Question to all columns",

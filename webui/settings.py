@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from controller.chassis.settings import ProcessSettings
+from controller.chassis.remote_images import check_hosts
+from controller.chassis.settings import ProcessSettings, split_list
 
 ENV_PREFIX = "PARAGONE_WEBUI_"
 
@@ -94,6 +95,15 @@ class WebSettings(ProcessSettings):
     max_image_megapixels: float = Field(
         default=50.0, gt=0, description="largest image, million pixels"
     )
+    allow_remote_images: tuple[str, ...] = Field(
+        default=("*",),
+        description="hosts that people may have images fetched from by their address, with commas "
+        "between: example.org, *.example.org for all below it, * for any; private addresses "
+        "never; none: there is no button for it",
+    )
+    remote_image_seconds: float = Field(
+        default=10.0, gt=0, description="how long one image may take to fetch, redirects included"
+    )
     silence_seconds: float = Field(
         default=60.0, gt=0, description="a stream without a sign of life for so long has failed"
     )
@@ -112,6 +122,16 @@ class WebSettings(ProcessSettings):
             return self.data_dir.expanduser()
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return Path(state).expanduser() / "paragone" / "webui"
+
+    @field_validator("allow_remote_images", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return () if value == "none" else split_list(value)
+
+    @field_validator("allow_remote_images")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return check_hosts(hosts)
 
     @model_validator(mode="after")
     def _has_one_login(self) -> Self:

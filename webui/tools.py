@@ -130,10 +130,17 @@ def tabs_html(conversation: Conversation, words: Words) -> str:
     return f'<div role="tablist" aria-label="{escape(words("Columns"))}">{tabs}</div>'
 
 
-def compose_tools_html(words: Words) -> str:
-    """What stands beside the composer."""
+def compose_tools_html(words: Words, *, can_fetch: bool) -> str:
+    """What stands beside the composer.
+
+    Args:
+        words: the language.
+        can_fetch: whether images may be fetched by their addresses.
+    """
+    address = _local("address", "", words("Add an image by its address"))
     return (
         '<div class="compose-tools">'
+        + (address if can_fetch else "")
         + _local("camera", "", words("Take a picture with the camera"))
         + "</div>"
     )

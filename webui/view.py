@@ -30,10 +30,12 @@ class View:
     Args:
         page: the components.
         heads: of the columns; they follow the fleet.
+        can_fetch: whether images may be fetched by their addresses.
     """
 
-    def __init__(self, page: Page, heads: Heads) -> None:
+    def __init__(self, page: Page, heads: Heads, *, can_fetch: bool) -> None:
         self._page = page
+        self._can_fetch = can_fetch
         self._heads = heads
         self._differences = Differences()
 
@@ -72,7 +74,7 @@ class View:
             | settings_updates(page.settings, conversation, tab)
             | {
                 page.composer: self._composer(tab, is_answering=is_answering),
-                page.compose_tools: compose_tools_html(words),
+                page.compose_tools: compose_tools_html(words, can_fetch=self._can_fetch),
                 page.help: help_html(words),
                 page.notice: "",
                 page.panel: "",

@@ -122,6 +122,16 @@ for (const vote of votes)
     }),
   );
 
+const say = (english, chinese) => (document.documentElement.lang === "zh" ? chinese : english);
+document.getElementById("address")?.addEventListener("click", () =>
+  askForImageAddress(say, (file) => {
+    const chosen = new DataTransfer();
+    for (const each of [...form.elements.files.files, file]) chosen.items.add(each);
+    form.elements.files.files = chosen.files;
+    form.elements.text.focus();
+  }),
+);
+
 document.getElementById("again").addEventListener("click", () => {
   history.replaceState(null, "", location.pathname);
   location.reload();

@@ -1,5 +1,6 @@
 // What Gradio's components cannot do by themselves: our own buttons, keys, drawers, tabs, the
-// camera. No request is made from here; what is pressed goes to the server through a textbox.
+// camera. What is pressed goes to the server through a textbox; the one request that is made for
+// the page is that of an image by its address (image_address.js).
 "use strict";
 
 (() => {
@@ -174,6 +175,14 @@
     }
   };
 
+  // ---- An image by its address ----
+
+  const askForAddress = () =>
+    askForImageAddress(say, (file) => {
+      addToComposer(file);
+      find("#composer textarea")?.focus();
+    });
+
   // ---- A picture in full ----
 
   const showPicture = (picture) => {
@@ -260,6 +269,7 @@
       if (own.dataset.do === "drawer") toggleDrawer(own.dataset.value, own);
       if (own.dataset.do === "close") closeDrawer();
       if (own.dataset.do === "camera") openCamera();
+      if (own.dataset.do === "address") askForAddress();
       if (own.dataset.do === "copy") {
         copy(own.dataset.copy);
         showDone(own);
@@ -299,6 +309,7 @@
   const ALT = {
     KeyN: () => send({ act: "new", place: null, value: "" }),
     KeyS: () => toggleDrawer("settings"),
+    KeyU: () => find("dialog[open]") || find(".compose-tools [data-do=address]")?.click(),
     KeyR: () => find("[data-act=retry]:not([disabled])", currentLane() ?? document)?.click(),
     KeyC: () => find(".answer-tools [data-do=copy]:not([disabled])", currentLane() ?? document)?.click(),
     ArrowRight: () => stepLane(1),
