@@ -47,19 +47,21 @@ def table(figures: Mapping[tuple[str, str, str], list[Result]], sizes: Sizes) ->
     about = (
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores (load "
         f"{load:.1f}), Python {platform.python_version()}, rounds: {sizes.rounds}; a client's "
-        f"patience is {CLIENT_SECONDS:g} s; median (lowest - highest)"
+        f"patience is {CLIENT_SECONDS:g} s; a stopped worker was watched for "
+        f"{sizes.standing_seconds:g} s, one that came back for {sizes.patience_seconds:g} s; "
+        f"median (lowest - highest)"
     )
     lines = [about, "", "| fault | what | " + " | ".join(names) + " |"]
     lines.append("|---" * (len(names) + 2) + "|")
     previous = None
     for title, what in rows:
-        cells = [_cell(figures.get((title, what, name)), sizes) for name in names]
+        cells = [_cell(figures.get((title, what, name))) for name in names]
         lines.append(f"| {'' if title == previous else title} | {what} | {' | '.join(cells)} |")
         previous = title
     return "\n".join(lines)
 
 
-def _cell(results: Sequence[Result] | None, sizes: Sizes) -> str:
+def _cell(results: Sequence[Result] | None) -> str:
     if results is None:
         return "-"
     words = dict.fromkeys(each for each in results if isinstance(each, str))
@@ -67,7 +69,7 @@ def _cell(results: Sequence[Result] | None, sizes: Sizes) -> str:
         return "; ".join(words)
     numbers = [each for each in results if isinstance(each, float)]
     if len(numbers) < len(results):
-        return f"not within {sizes.patience_seconds:g} s" if not numbers else "not each time"
+        return "not meanwhile" if not numbers else "not each time"
     low, high = _short(min(numbers)), _short(max(numbers))
     middle = _short(statistics.median(numbers))
     return middle if low == high else f"{middle} ({low} - {high})"

@@ -19,7 +19,7 @@ from relay_bench.relays import free_port, pinned, relay_arguments, until_ok
 CHUNKS_PER_SECOND = 100.0
 # A client's own patience; what takes longer has failed. Pages and SDKs wait longer, users do not.
 CLIENT_SECONDS = 10.0
-WARM_SECONDS = 30.0
+WARM_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
