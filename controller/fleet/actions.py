@@ -8,15 +8,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
-from controller.fleet.commands import ProcessPlan, plan_fleet
 from controller.fleet.control import Request
 from controller.fleet.control_client import ControlError, ask, find_fleet
-from controller.fleet.cores import usable_cores
-from controller.fleet.memory import memory_problems
-from controller.fleet.preflight import find_problems
+from controller.fleet.place import Place, ThisMachine
 from controller.fleet.probe import ProbeError
 from controller.fleet.register import register_external
 from controller.fleet.spec import FleetFileError, FleetSpec, load_fleet_file
@@ -46,29 +42,28 @@ def perform(arguments: argparse.Namespace) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    spec, plans = _load(arguments.file)
+    spec = load_fleet_file(arguments.file)
     state = state_dir_of(arguments.file, os.environ)
     try:
         with state.held(arguments.file):
-            return _start(arguments, spec, plans, state)
+            return _start(arguments, spec, ThisMachine(), state)
     except AlreadyRunningError:
         request = Request(command="apply", check_memory=not arguments.skip_memory_check)
         _say(ask(state, request, on_line=_say))
         return 0
 
 
-def _start(
-    arguments: argparse.Namespace, spec: FleetSpec, plans: list[ProcessPlan], state: StateDir
-) -> int:
-    problems = find_problems(spec, plans)
-    if not problems and not arguments.skip_memory_check:
-        problems = memory_problems(spec, plans)
+def _start(arguments: argparse.Namespace, spec: FleetSpec, place: Place, state: StateDir) -> int:
+    plans = place.plans(spec)
+    problems = place.problems(spec, plans, check_memory=not arguments.skip_memory_check)
     if problems:
         _complain(f"{arguments.file} cannot be started:")
         for problem in problems:
             _complain(f"  - {problem}")
         return EXIT_FAILED
-    return run_fleet(spec, plans, path=arguments.file, state=state, output=arguments.output)
+    return run_fleet(
+        spec, plans, place=place, path=arguments.file, state=state, output=arguments.output
+    )
 
 
 def _down(arguments: argparse.Namespace) -> int:
@@ -112,7 +107,7 @@ def _schema(_arguments: argparse.Namespace) -> int:
 
 
 def _commands(arguments: argparse.Namespace) -> int:
-    for plan in _load(arguments.file)[1]:
+    for plan in ThisMachine().plans(load_fleet_file(arguments.file)):
         _say(plan.shell_command())
     return 0
 
@@ -148,11 +143,6 @@ _ACTIONS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "schema": _schema,
     "commands": _commands,
 }
-
-
-def _load(path: Path) -> tuple[FleetSpec, list[ProcessPlan]]:
-    spec = load_fleet_file(path)
-    return spec, plan_fleet(spec, cores=usable_cores())
 
 
 def _say(text: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from controller.fleet.keeper import Keeper
+from controller.fleet.place import ProcessKeeper
 from controller.fleet.restart import ProcessState
 from controller.protocol.fleet import WorkerState, WorkerStatus
 
 
-def board_rows(keepers: Sequence[Keeper], statuses: Mapping[str, WorkerStatus]) -> list[str]:
+def board_rows(keepers: Sequence[ProcessKeeper], statuses: Mapping[str, WorkerStatus]) -> list[str]:
     """Name, state, process id, restarts and load of each process.
 
     Args:
@@ -19,9 +19,13 @@ def board_rows(keepers: Sequence[Keeper], statuses: Mapping[str, WorkerStatus]) 
     rows = []
     width = max((len(keeper.plan.name) for keeper in keepers), default=0)
     for keeper in keepers:
-        status = statuses.get(keeper.plan.url)
+        status = None if keeper.url is None else statuses.get(keeper.url)
         row = f"{keeper.plan.name:<{width}}  {_state(keeper, status):<18}"
         row += f"  pid {keeper.pid or '-':<8}  restarts {keeper.restarts:<3}"
+        if keeper.place:
+            row += f"  on {keeper.place}"
+        if keeper.state is ProcessState.PENDING:
+            row += f"  {keeper.reason}"
         if status is not None and keeper.state is ProcessState.READY:
             load = status.load
             row += f"  running {load.running}/{load.capacity}  waiting {load.waiting}"
@@ -29,7 +33,7 @@ def board_rows(keepers: Sequence[Keeper], statuses: Mapping[str, WorkerStatus]) 
     return rows
 
 
-def _state(keeper: Keeper, status: WorkerStatus | None) -> str:
+def _state(keeper: ProcessKeeper, status: WorkerStatus | None) -> str:
     if keeper.state is not ProcessState.STARTING or status is None:
         return str(keeper.state.value)
     if status.state is WorkerState.FAILED:

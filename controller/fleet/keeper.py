@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 
 from controller.fleet.child import Child
 from controller.fleet.commands import ProcessPlan
-from controller.fleet.console import Console
 from controller.fleet.groups import ProcessGroups
-from controller.fleet.log_book import LogBook
+from controller.fleet.reporter import Reporter
 from controller.fleet.restart import GiveUp, ProcessState, RestartRecord, RestartRule
 
 # Log lines that are shown again when a process is given up.
@@ -22,17 +21,21 @@ _TAIL_LINES = 15
 _EXIT_CANNOT_START = 126
 
 
+def _as_it_is(plan: ProcessPlan) -> ProcessPlan:
+    return plan
+
+
 class Keeper:
     """Starts a process, starts it again when it exits, and stops it.
 
     Args:
         plan: the process.
         rule: when it is started again.
-        console: where its lines go.
+        reporter: is told what it says.
         groups: is told of its process groups.
-        logs: keeps its lines.
         inherited: the environment that processes inherit.
         clock: monotonic seconds.
+        fit: makes of the plan, before each start, what is started: another port, say.
     """
 
     def __init__(
@@ -40,24 +43,31 @@ class Keeper:
         plan: ProcessPlan,
         *,
         rule: RestartRule,
-        console: Console,
+        reporter: Reporter,
         groups: ProcessGroups,
-        logs: LogBook,
         inherited: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
+        fit: Callable[[ProcessPlan], ProcessPlan] = _as_it_is,
     ) -> None:
         self.plan = plan
         self.state = ProcessState.STARTING
         self.pid: int | None = None
+        self.place = ""
         self.reason = ""  # why it was given up
         self.restarts = 0
         self._record = RestartRecord(rule)
-        self._console = console
+        self._reporter = reporter
         self._groups = groups
-        self._logs = logs
-        self._environ = plan.environ(inherited)
+        self._inherited = inherited
         self._clock = clock
+        self._fit = fit
+        self._started = plan  # what was started last
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    @property
+    def url(self) -> str:
+        """Where it is reached now, without a trailing slash."""
+        return self._started.url
 
     def became_ready(self) -> None:
         """Somebody has seen that it serves."""
@@ -91,9 +101,13 @@ class Keeper:
     ) -> int:
         self._tail.clear()
         self.state = ProcessState.STARTING
+        self._started = self._fit(self.plan)
         try:
             child = await Child.start(
-                self.plan.argv(), env=self._environ, on_line=self._show, groups=self._groups
+                self._started.argv(),
+                env=self._started.environ(self._inherited),
+                on_line=self._show,
+                groups=self._groups,
             )
         except OSError as exc:
             self._show(f"cannot be started: {exc.strerror}")
@@ -112,22 +126,19 @@ class Keeper:
 
     def _show(self, line: str) -> None:
         self._tail.append(line)
-        self._logs.add(self.plan.name, line)
-        self._console.line(self.plan.name, line)
+        self._reporter.line(self.plan.name, line)
 
     def _alarm(self, text: str) -> None:
-        self._logs.add(self.plan.name, text)
-        self._console.alarm(self.plan.name, text)
+        self._reporter.alarm(self.plan.name, text)
 
     def _give_up(self, status: int, decision: GiveUp) -> None:
         self.state = ProcessState.GIVEN_UP
         self.reason = decision.reason
         self._alarm(f"{describe_exit(status)}; it stays down: {decision.reason}")
-        self._alarm(f"its command: {self.plan.shell_command()}")
-        # In the log book they stand right above.
-        self._console.alarm(self.plan.name, f"its last {len(self._tail)} lines:")
+        self._alarm(f"its command: {self._started.shell_command()}")
+        self._reporter.repeat(self.plan.name, f"its last {len(self._tail)} lines:")
         for line in self._tail:
-            self._console.alarm(self.plan.name, f"  {line}")
+            self._reporter.repeat(self.plan.name, f"  {line}")
 
 
 def describe_exit(status: int) -> str:

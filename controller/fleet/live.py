@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
-from controller.fleet.commands import ProcessPlan, plan_fleet
 from controller.fleet.control import RefusedError
-from controller.fleet.cores import usable_cores
 from controller.fleet.log_book import LogBook
-from controller.fleet.memory import memory_problems
-from controller.fleet.preflight import find_problems
+from controller.fleet.place import Place
 from controller.fleet.restart import RestartRule
 from controller.fleet.spec import FleetSpec, load_fleet_file, with_replicas
 from controller.fleet.supervisor import Supervisor
@@ -23,14 +19,18 @@ class LiveFleet:
     Args:
         path: the fleet file.
         spec: what it said when the fleet was started.
+        place: where it runs.
         supervisor: runs the fleet.
         logs: its processes' lines.
     """
 
-    def __init__(self, path: Path, spec: FleetSpec, supervisor: Supervisor, logs: LogBook) -> None:
+    def __init__(
+        self, path: Path, spec: FleetSpec, place: Place, supervisor: Supervisor, logs: LogBook
+    ) -> None:
         self.logs = logs
         self._path = path
         self._spec = spec
+        self._place = place
         self._supervisor = supervisor
         self._one_at_a_time = asyncio.Lock()
 
@@ -69,10 +69,12 @@ class LiveFleet:
         return [n for n in every if name in ("", n, n.split("#")[0])]
 
     async def _change_to(self, spec: FleetSpec, *, check_memory: bool) -> str:
-        plans = plan_fleet(spec, cores=usable_cores())
+        plans = await asyncio.to_thread(self._place.plans, spec)
         running = self._supervisor.plans
         new = [p for p in plans if not any(p.is_same_process(other) for other in running)]
-        problems = await asyncio.to_thread(_problems, spec, new, running, check_memory)
+        problems = await asyncio.to_thread(
+            self._place.problems, spec, new, running=running, check_memory=check_memory
+        )
         if problems:
             raise RefusedError(
                 "\n".join(["nothing was changed:", *(f"  - {text}" for text in problems)])
@@ -84,14 +86,3 @@ class LiveFleet:
         )
         self._spec = spec
         return str(changes)
-
-
-def _problems(
-    spec: FleetSpec, new: Sequence[ProcessPlan], running: Sequence[ProcessPlan], check_memory: bool
-) -> list[str]:
-    # The ports of what is to be stopped are free by then; those of what stays are no new ones'.
-    ours = {(plan.host, plan.port) for plan in running}
-    problems = find_problems(spec, new, ports_of_ours=ours)
-    if check_memory and not problems:
-        problems = memory_problems(spec, new)
-    return problems

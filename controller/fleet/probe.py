@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 from pydantic import ValidationError
 
-from controller.fleet.commands import ProcessKind, ProcessPlan
+from controller.fleet.commands import ProcessKind
 from controller.protocol.fleet import FleetView, WorkerView
 
 # The controller and the page are ready once they answer: models come and go without them.
@@ -37,10 +37,10 @@ def fleet_client(environ: Mapping[str, str]) -> httpx.AsyncClient:
     return httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(2.0), headers=headers)
 
 
-async def is_ready(client: httpx.AsyncClient, plan: ProcessPlan) -> bool:
+async def is_ready(client: httpx.AsyncClient, kind: ProcessKind, url: str) -> bool:
     """Whether a process serves now."""
     try:
-        response = await client.get(plan.url + _READY_PATHS[plan.kind])
+        response = await client.get(url + _READY_PATHS[kind])
     except httpx.HTTPError:
         return False
     return response.is_success

@@ -13,6 +13,7 @@ EXIT_USAGE = 2
 class ProcessState(Enum):
     """Where a supervised process is in its life."""
 
+    PENDING = "pending"  # waits for a machine that has what it needs
     STARTING = "starting"  # runs, does not yet serve
     READY = "ready"  # serves
     WAITING = "waiting"  # exited; starts again after a pause

@@ -17,9 +17,10 @@ from controller.fleet.changes import Changes
 from controller.fleet.commands import ProcessKind, ProcessPlan
 from controller.fleet.console import Console
 from controller.fleet.groups import ProcessGroups
-from controller.fleet.keeper import Keeper
 from controller.fleet.log_book import LogBook
+from controller.fleet.place import Keeping, Place, ProcessKeeper
 from controller.fleet.probe import ProbeError, fetch_workers, fleet_client, is_ready
+from controller.fleet.reporter import FleetReporter
 from controller.fleet.restart import ProcessState, RestartRule
 from controller.protocol.fleet import WorkerState, WorkerStatus
 
@@ -33,7 +34,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _Kept:
     """A process with what ends it."""
 
-    keeper: Keeper
+    keeper: ProcessKeeper
     stop: asyncio.Event
     task: asyncio.Task[None]
 
@@ -43,6 +44,7 @@ class Supervisor:
 
     Args:
         plans: its processes; the controller among them.
+        place: where they run.
         rule: when one that exited is started again.
         grace_seconds: between SIGTERM and SIGKILL.
         console: where everything is shown.
@@ -55,6 +57,7 @@ class Supervisor:
         self,
         plans: Sequence[ProcessPlan],
         *,
+        place: Place,
         rule: RestartRule,
         grace_seconds: float,
         console: Console,
@@ -63,10 +66,11 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._initial_plans = plans
+        self._place = place
         self._rule = rule
         self._grace_seconds = grace_seconds
         self._console = console
-        self._logs = logs
+        self._reporter = FleetReporter(console, logs)
         self._inherited = os.environ if inherited is None else inherited
         self._clock = clock
         self._stop = asyncio.Event()
@@ -85,7 +89,7 @@ class Supervisor:
         return [keeper.plan for keeper in self._keepers]
 
     @property
-    def _keepers(self) -> list[Keeper]:
+    def _keepers(self) -> list[ProcessKeeper]:
         return [kept.keeper for kept in self._kept]
 
     def stop(self, *, now: bool) -> None:
@@ -169,15 +173,14 @@ class Supervisor:
         assert self._groups is not None  # noqa: S101 - it runs
         assert self._tasks is not None  # noqa: S101
         self._console.know(plan.name)
-        keeper = Keeper(
-            plan,
+        keeping = Keeping(
             rule=self._rule,
-            console=self._console,
+            reporter=self._reporter,
             groups=self._groups,
-            logs=self._logs,
             inherited=self._inherited,
             clock=self._clock,
         )
+        keeper = self._place.keeper(plan, keeping)
         stop = asyncio.Event()
         task = self._tasks.create_task(
             keeper.run(stop=stop, hurry=self._hurry, grace_seconds=self._grace_seconds)
@@ -226,15 +229,21 @@ class Supervisor:
             and all(self._is_settled(k) for k in self._keepers)
         ):
             return
-        starting = [k for k in self._keepers if k.state is ProcessState.STARTING]
-        pids = [k.pid for k in starting]
-        answers = await asyncio.gather(*(is_ready(client, k.plan) for k in starting))
-        for keeper, pid, ready in zip(starting, pids, answers, strict=True):
+        starting = [
+            (keeper, keeper.pid, keeper.url)
+            for keeper in self._keepers
+            if keeper.state is ProcessState.STARTING and keeper.url is not None
+        ]
+        answers = await asyncio.gather(
+            *(is_ready(client, keeper.plan.kind, url) for keeper, _, url in starting if url)
+        )
+        for (keeper, pid, _), ready in zip(starting, answers, strict=True):
             # The answer may be of a process that has gone since.
             if ready and keeper.state is ProcessState.STARTING and keeper.pid == pid:
                 keeper.became_ready()
                 if self._is_announced:
-                    self._console.note(f"{keeper.plan.name} is back")
+                    how = "is back" if keeper.restarts else "is ready"
+                    self._console.note(f"{keeper.plan.name} {how}")
         with contextlib.suppress(ProbeError):  # the controller is not up yet, or down for a moment
             workers = await fetch_workers(client, self._controller().url)
             self._statuses = {view.address: view.status for view in workers}
@@ -242,13 +251,17 @@ class Supervisor:
     def _board(self) -> str:
         return "\n".join(board_rows(self._keepers, self._statuses))
 
-    def _is_settled(self, keeper: Keeper) -> bool:
+    def _status(self, keeper: ProcessKeeper) -> WorkerStatus | None:
+        """What the controller knows of a worker."""
+        return None if keeper.url is None else self._statuses.get(keeper.url)
+
+    def _is_settled(self, keeper: ProcessKeeper) -> bool:
         """Whether nothing more is to be expected of its start, in good or in bad."""
-        if keeper.state is ProcessState.GIVEN_UP:
+        if keeper.state in {ProcessState.GIVEN_UP, ProcessState.PENDING}:
             return True
         if keeper.plan.kind is not ProcessKind.WORKER:
             return keeper.state is ProcessState.READY
-        status = self._statuses.get(keeper.plan.url)
+        status = self._status(keeper)
         if status is not None and status.state is WorkerState.FAILED:
             return True
         return (
@@ -257,11 +270,11 @@ class Supervisor:
             and status.state is WorkerState.READY
         )
 
-    def _failure(self, keeper: Keeper) -> str | None:
+    def _failure(self, keeper: ProcessKeeper) -> str | None:
         """Why a settled process does not serve."""
-        if keeper.state is ProcessState.GIVEN_UP:
+        if keeper.state in {ProcessState.GIVEN_UP, ProcessState.PENDING}:
             return keeper.reason
-        status = self._statuses.get(keeper.plan.url)
+        status = self._status(keeper)
         if status is not None and status.state is WorkerState.FAILED:
             return status.detail or "loading failed; its lines above say why"
         return None
@@ -292,7 +305,7 @@ class Supervisor:
         self._console.status("")
         self._console.box(lines)
 
-    def _workers(self) -> list[Keeper]:
+    def _workers(self) -> list[ProcessKeeper]:
         return [k for k in self._keepers if k.plan.kind is ProcessKind.WORKER]
 
     def _controller(self) -> ProcessPlan:

@@ -14,6 +14,7 @@ from controller.fleet.console import Console, JsonConsole
 from controller.fleet.control import ControlServer
 from controller.fleet.live import LiveFleet
 from controller.fleet.log_book import LogBook
+from controller.fleet.place import Place
 from controller.fleet.restart import RestartRule
 from controller.fleet.spec import FleetSpec
 from controller.fleet.state_dir import StateDir
@@ -24,6 +25,7 @@ def run_fleet(
     spec: FleetSpec,
     plans: Sequence[ProcessPlan],
     *,
+    place: Place,
     path: Path,
     state: StateDir,
     output: str = "auto",
@@ -33,6 +35,7 @@ def run_fleet(
     Args:
         spec: the fleet.
         plans: its processes.
+        place: where they run.
         path: its file.
         state: the folder of its control socket, held by this process.
         output: plain lines, json lines, or auto: lines and a board on a terminal, else json.
@@ -40,11 +43,17 @@ def run_fleet(
     Returns:
         The exit status.
     """
-    return asyncio.run(_run(spec, plans, path, state, output))
+    return asyncio.run(_run(spec, plans, place=place, path=path, state=state, output=output))
 
 
 async def _run(
-    spec: FleetSpec, plans: Sequence[ProcessPlan], path: Path, state: StateDir, output: str
+    spec: FleetSpec,
+    plans: Sequence[ProcessPlan],
+    *,
+    place: Place,
+    path: Path,
+    state: StateDir,
+    output: str,
 ) -> int:
     loop = asyncio.get_running_loop()
 
@@ -67,14 +76,16 @@ async def _run(
     )
     supervisor = Supervisor(
         plans,
+        place=place,
         rule=RestartRule(**spec.restart.model_dump()),
         grace_seconds=spec.stop_grace_seconds,
         console=console,
         logs=logs,
     )
     console.note(f"starting {len(plans)} processes of {path}")
+    fleet = LiveFleet(path, spec, place, supervisor, logs)
     try:
-        async with ControlServer(state.socket, LiveFleet(path, spec, supervisor, logs)):
+        async with ControlServer(state.socket, fleet):
             return await supervisor.run()
     finally:
         await asyncio.to_thread(console.close)
