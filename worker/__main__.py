@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             loras=settings.loras(),
             takes_adapters=settings.allow_runtime_lora,
             packs_weights=settings.pack_weights,
+            records_steps=settings.cuda_graphs,
             on_progress=on_progress,
             on_device_lost=on_device_lost,
         )

@@ -45,6 +45,12 @@ class WorkerSettings(ProcessSettings, AdapterSettings):
         "fastest, in memory of the worker's own; with --no-pack-weights they stay as they were "
         "loaded: mapped, and shared with other workers of the same files",
     )
+    cuda_graphs: bool = Field(
+        default=True,
+        description="on CUDA devices, record decode steps and replay them; not with 8-bit weights; "
+        "where recording fails, the log and the model's metadata say so, and steps are launched "
+        "kernel by kernel, as with --no-cuda-graphs",
+    )
     controller_address: tuple[Address, ...] = Field(
         default=("http://127.0.0.1:21001",),
         json_schema_extra={"flags": ["--controller"]},

@@ -69,6 +69,8 @@ class ModelCard(Message):
     facts: ModelFacts | None = None
     engine: str | None = None  # "batched", or "sequential": one answer after another
     engine_reason: str | None = None  # why it is sequential, where the model leaves no choice
+    # "on": decode steps are recorded and replayed; "off: ..." says why not; None without CUDA.
+    cuda_graphs: str | None = None
 
     @property
     def shown_weights(self) -> str:

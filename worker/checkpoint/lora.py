@@ -69,6 +69,15 @@ class AdapterSet:
         """What all adapters take."""
         return sum(layer.num_bytes for layer in self._layers.values())
 
+    @property
+    def route(self) -> tuple[int, int | None, bool]:
+        """Which kernels run on which memory, as far as adapters decide it.
+
+        How often adapters came or went, the one that is in use, and whether rows differ. Which row
+        goes where is no part of it: that is told by masks, which stay in their places.
+        """
+        return self._route.changes, self._route.one, self._route.rows is not None
+
     def __len__(self) -> int:
         return len(self._targets)
 
@@ -121,23 +130,34 @@ class AdapterSet:
             self._route.set_rows(tuple(adapters))
 
 
+# Adapters of a layer, with the first of their ranks and the one after the last.
+_Layout = tuple[tuple[int, int, int], ...]
+
+
 class _Route:
     """Who goes through which adapter now, as all layers' hooks look at it."""
 
     def __init__(self) -> None:
         self.one: int | None = None
         self.rows: tuple[int | None, ...] | None = None  # instead of one for all
-        self._masks: dict[tuple[object, ...], torch.Tensor] = {}
+        self.changes = 0  # how often adapters came or went
+        # By rows and layout; filled again in place, as what was recorded reads them there.
+        self._masks: dict[tuple[int, _Layout], torch.Tensor] = {}
 
     def set_one(self, adapter: int | None) -> None:
         self.one, self.rows = adapter, None
 
     def set_rows(self, adapters: tuple[int | None, ...]) -> None:
-        if adapters != self.rows:
-            self.rows = adapters
-            self._masks.clear()
+        if adapters == self.rows:
+            return
+        self.one, self.rows = None, adapters
+        with torch.inference_mode():  # which they may have been made in
+            for (rows, layout), mask in self._masks.items():
+                if rows == len(adapters):
+                    mask.copy_(_mask(adapters, layout))
 
     def changed(self) -> None:
+        self.changes += 1
         self._masks.clear()
 
     def mask(self, spans: Mapping[int, slice], like: torch.Tensor) -> torch.Tensor:
@@ -145,17 +165,22 @@ class _Route:
 
         It is one for all layers that have the same adapters with the same ranks.
         """
+        assert self.rows is not None  # noqa: S101 - only asked where rows differ
         layout = tuple((adapter, span.start, span.stop) for adapter, span in spans.items())
-        found = self._masks.get(layout)
+        found = self._masks.get((len(self.rows), layout))
         if found is None:
-            assert self.rows is not None  # noqa: S101 - only asked where rows differ
-            size = max(span.stop for span in spans.values())
-            found = torch.zeros(len(self.rows), 1, size, dtype=like.dtype)
-            for row, adapter in enumerate(self.rows):
-                if adapter is not None and adapter in spans:
-                    found[row, 0, spans[adapter]] = 1
-            found = self._masks[layout] = found.to(like.device)
+            found = _mask(self.rows, layout).to(like)
+            self._masks[len(self.rows), layout] = found
         return found
+
+
+def _mask(rows: Sequence[int | None], layout: _Layout) -> torch.Tensor:
+    """See `_Route.mask`; on the CPU."""
+    mask = torch.zeros(len(rows), 1, max(stop for _, _, stop in layout))
+    for row, own in enumerate(rows):
+        for adapter, start, stop in layout:
+            mask[row, 0, start:stop] = own == adapter
+    return mask
 
 
 class _AdaptedLayer:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from controller.protocol.fleet import LoadProgress
+from controller.protocol.fleet import LoadProgress, Quantisation
 from worker.checkpoint.kv import bytes_per_token
 from worker.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from worker.checkpoint.memory import free_bytes
@@ -21,6 +21,7 @@ from worker.checkpoint.spec import LoadSpec, LoraSpec
 from worker.engine.batchable import why_not_batched
 from worker.engine.batched import BatchedEngine
 from worker.engine.engine_prompt import EnginePrompt
+from worker.engine.graphs import CudaCapture
 from worker.engine.packed_linear import pack_linear_layers
 from worker.engine.protocol import CacheMemory, Engine
 from worker.engine.sequential import SequentialEngine
@@ -47,6 +48,7 @@ def build_engine(
     loras: Sequence[LoraSpec] = (),
     takes_adapters: bool = False,
     packs_weights: bool = True,
+    records_steps: bool = True,
     on_progress: Callable[[LoadProgress], None],
     on_device_lost: Callable[[str], None],
 ) -> Engine:
@@ -62,6 +64,7 @@ def build_engine(
         loras: adapters over the checkpoint, each served under its own name.
         takes_adapters: whether others may come and go while it runs.
         packs_weights: whether linear layers on a CPU are put into oneDNN's layout.
+        records_steps: whether decode steps on CUDA devices are recorded and replayed.
         on_progress: called on this thread as loading goes on.
         on_device_lost: called on the event loop's thread when nothing can run any more.
 
@@ -89,6 +92,7 @@ def build_engine(
             max_running=max_running,
             max_waiting=max_waiting,
             memory=memory,
+            records_steps=records_steps,
             on_device_lost=on_device_lost,
         )
     if engine == "batched":
@@ -109,9 +113,17 @@ def _batched(
     max_running: int,
     max_waiting: int,
     memory: CacheMemory,
+    records_steps: bool,
     on_device_lost: Callable[[str], None],
 ) -> Engine:
     checkpoint = checkpoints[0]
+    capture = None
+    if checkpoint.device.type == "cuda":
+        reason = why_not_recorded(checkpoint.card.quantisation, is_wanted=records_steps)
+        if reason is None:
+            capture = CudaCapture(checkpoint.device)
+        else:
+            checkpoints = [_without_graphs(each, reason) for each in checkpoints]
     token_bytes = bytes_per_token(checkpoint.model.config, checkpoint.dtype)
     kv_bytes = memory.kv_bytes
     if kv_bytes is None:
@@ -126,6 +138,7 @@ def _batched(
         prefix_tokens=prefix_tokens,
         image_cache_bytes=memory.image_bytes,
         shared=shared,
+        capture=capture,
     )
     model.warm_up()
     _log.info(
@@ -146,6 +159,21 @@ def _batched(
         kv_tokens=kv_tokens,
         on_device_lost=on_device_lost,
     )
+
+
+def why_not_recorded(quantisation: Quantisation, *, is_wanted: bool) -> str | None:
+    """Why decode steps on a CUDA device are no graphs; None where they are."""
+    if not is_wanted:
+        return "the worker was started with --no-cuda-graphs"
+    if quantisation is Quantisation.INT8:
+        return "8-bit layers look for outliers in what they get, which a graph cannot"
+    return None
+
+
+def _without_graphs(checkpoint: LoadedCheckpoint, reason: str) -> LoadedCheckpoint:
+    _log.info("%s: decode steps are no CUDA graphs: %s", checkpoint.card.name, reason)
+    card = checkpoint.card.model_copy(update={"cuda_graphs": f"off: {reason}"})
+    return replace(checkpoint, card=card)
 
 
 def _sequential(

@@ -189,8 +189,8 @@ class CheckpointModel(ABC):
 
         def serve() -> ModelCard:
             checkpoint = put()
-            told = {"engine": like.engine, "engine_reason": like.engine_reason}
-            card = checkpoint.card.model_copy(update=told)
+            told = ("engine", "engine_reason", "cuda_graphs")
+            card = checkpoint.card.model_copy(update={name: getattr(like, name) for name in told})
             self.admit(replace(checkpoint, card=card))
             return card
 
@@ -220,10 +220,9 @@ class CheckpointModel(ABC):
         return self.serving(request.model).preview(request)
 
     def device_memory_bytes(self) -> int | None:
-        """What torch holds on an accelerator."""
-        if self._checkpoint.device.type != "cuda":
-            return None
-        return torch.cuda.memory_allocated(self._checkpoint.device)
+        """What torch holds on accelerators, all together."""
+        devices = [device for device in self._checkpoint.devices if device.type == "cuda"]
+        return sum(map(torch.cuda.memory_allocated, devices)) if devices else None
 
     def warm_up(self) -> None:
         """Two tokens about a blank picture, or about nothing where the model cannot see.

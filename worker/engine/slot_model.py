@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from worker.engine.batchable import Batching, batching_of
 from worker.engine.checkpoint_model import CheckpointModel
 from worker.engine.engine_prompt import EnginePrompt
+from worker.engine.graphs import PLAIN_STEPS, Capture, DecodeGraphs
 from worker.engine.image_features import ImageFeatures
 from worker.engine.kv_slots import LENGTH_STEP, KVSlots, rounded
 from worker.engine.prefix_cache import KVPiece, PrefixCache
@@ -24,6 +25,7 @@ from worker.engine.sampler import Sampler
 from worker.engine.sampling_batch import SamplingBatch
 
 if TYPE_CHECKING:
+    from controller.protocol.fleet import ModelCard
     from worker.checkpoint.load import LoadedCheckpoint
     from worker.checkpoint.shared import SharedBase
 
@@ -60,6 +62,7 @@ class SlotModel(CheckpointModel):
         prefix_tokens: how many of them may be kept for requests to come; None: half of them.
         image_cache_bytes: what the features of images may take.
         shared: see `CheckpointModel`.
+        capture: records decode steps, which are then replayed; None makes each as it comes.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class SlotModel(CheckpointModel):
         prefix_tokens: int | None = None,
         image_cache_bytes: int = DEFAULT_IMAGE_CACHE_BYTES,
         shared: SharedBase | None = None,
+        capture: Capture | None = None,
     ) -> None:
         limit = None if kv_tokens is None else max(LENGTH_STEP, kv_tokens - kv_tokens % LENGTH_STEP)
         super().__init__(*checkpoints, kv_tokens=limit, shared=shared)
@@ -91,6 +95,17 @@ class SlotModel(CheckpointModel):
             window=batching.window,
             admit=self._admit,
         )
+        self._graphs = DecodeGraphs(
+            self._kv, self._forward, self._route, self._checkpoint.device, capture
+        )
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """What they are, and whether decode steps are recorded."""
+        state, cards = self._graphs.state, super().cards
+        if state is None:
+            return cards
+        return tuple(card.model_copy(update={"cuda_graphs": state}) for card in cards)
 
     @property
     def kv_reserved_tokens(self) -> int:
@@ -176,19 +191,8 @@ class SlotModel(CheckpointModel):
         if len(rows) != len(self._slots):
             raise ValueError(f"{len(rows)} rows to step, and {len(self._slots)} are open")
         with self._translated(), torch.inference_mode():
-            device = self._checkpoint.device
-            numbers = [(row.length, row.last_token, row.shift) for row in self._slots]
-            lengths, last, shifts = torch.tensor(numbers, device=device).T
-            full, near = self._kv.begin_step(lengths, max(row.length for row in self._slots))
-            if self._checkpoint.adapters is not None:
-                self._checkpoint.adapters.use_rows(
-                    [row.prompt.checkpoint.adapter for row in self._slots]
-                )
-            logits = self._reader.forward(
-                input_ids=last[:, None],
-                attention_mask=self._batching.mask(full, near),
-                position_ids=(lengths + shifts)[:, None],
-                past_key_values=self._kv,
+            logits = self._graphs.logits(
+                [(row.length, row.last_token, row.shift) for row in self._slots]
             )
             tokens = self._sampling.sample([row.sampler for row in self._slots], logits)
         for row, token in zip(self._slots, tokens, strict=True):
@@ -208,13 +212,36 @@ class SlotModel(CheckpointModel):
 
     def release_caches(self) -> bool:
         """See `BatchModel.release_caches`."""
-        freed = self._prefixes.shrink_to(0) + self._images.release()
+        freed = self._prefixes.shrink_to(0) + self._images.release() + self._graphs.release()
+        if not self._slots:
+            self._kv.clear()
         return freed > 0
 
     def release(self, checkpoint: LoadedCheckpoint) -> None:
         """See `CheckpointModel.release`."""
         self._prefixes.forget(checkpoint.text_identity)
         super().release(checkpoint)
+
+    def _route(self, rows: int) -> Hashable:
+        """Sends a step's rows through their adapters; see `DecodeGraphs`."""
+        adapters = self._checkpoint.adapters
+        if adapters is None:
+            return None
+        own = [row.prompt.checkpoint.adapter for row in self._slots]
+        adapters.use_rows([*own, *own[:1] * (rows - len(own))])
+        return adapters.route
+
+    def _forward(
+        self, lengths: torch.Tensor, last: torch.Tensor, shifts: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        """The pass of a step; see `DecodeGraphs`."""
+        full, near = self._kv.begin_step(lengths, longest)
+        return self._reader.forward(
+            input_ids=last[:, None],
+            attention_mask=self._batching.mask(full, near),
+            position_ids=(lengths + shifts)[:, None],
+            past_key_values=self._kv,
+        )
 
     def _said(self, row: SlotRow, token: int) -> int:
         row.answer.append(token)
@@ -240,9 +267,15 @@ class SlotModel(CheckpointModel):
             if last is not row:
                 self._kv.move(len(self._slots), slot, last.length)
                 self._slots[slot], last.slot = last, slot
-        if not self._slots:
+        if not self._slots and not self._keeps_memory():
             self._kv.clear()
         self._fit_prefixes()
+
+    def _keeps_memory(self) -> bool:
+        """Whether rows to come get the memory of those that left, which steps were recorded for."""
+        if not self._graphs.is_on:
+            return False
+        return self._limit is None or 2 * self._kv.reserved_tokens <= self._limit
 
     def _stop_reading(self, row: SlotRow) -> None:
         if row.reading is not None:
@@ -266,7 +299,8 @@ class SlotModel(CheckpointModel):
     def _two_tokens(self, prompt: EnginePrompt) -> None:
         row = self.open(prompt, SamplingParams(seed=0))
         self.prefill(row, prompt.prompt_tokens)
-        self.step([row])
+        for _ in range(PLAIN_STEPS + 1 if self._graphs.is_on else 1):
+            self.step([row])
         self.close(row)
         self.release_caches()
 
