@@ -277,6 +277,7 @@ def test_an_adapter_of_the_language_model_alone_loads_over_an_original_checkpoin
     spec = LoadSpec(str(adapter), model_base=str(base), device="cpu", dtype="float32")
     adapted = load_checkpoint(spec, lambda _progress: None)
     assert (adapted.card.format, adapted.card.base) == ("llava-lora", base.name)
+    assert adapted.card.facts.projector == load(base).card.facts.projector == "mlp2x_gelu"
     prompt = adapted.prompting.prepare_text(VICUNA, [noise(90, 40)])
     with torch.inference_mode():
         ours = adapted.model(**adapted.inputs(prompt)).logits

@@ -12,6 +12,7 @@ from PIL import Image
 
 from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageUrl, TextPart
 from controller.protocol.fleet import ModelCard, ModelFacts, Quantisation
+from worker.checkpoint import llava
 from worker.checkpoint.facts import facts_of
 from worker.checkpoint.kv import context_bytes
 from worker.checkpoint.memory import Held, WeightCount
@@ -101,7 +102,7 @@ def _template(template: ChatTemplate) -> str:
 
 def _projector(surveyed: Survey) -> str | None:
     if surveyed.plan.image is not None:  # LLaVA's own config names it
-        return str(surveyed.plan.folder.config.get("mm_projector_type", "linear"))
+        return str(llava.own_config(surveyed.plan).get("mm_projector_type", "linear"))
     modules: dict[str, Any] = {
         name.rpartition(".")[2]: module for name, module in surveyed.bones.named_modules()
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         tokenizer, template, image_token_id=config.image_token_index, setup=plan.image
     )
     return ModelFamily(
-        model_class=model_class(config.model_type, llava.projector_depth(_own_config(plan))),
+        model_class=model_class(config.model_type, llava.projector_depth(llava.own_config(plan))),
         config=config,
         tokenizer=tokenizer.tokenizer,
         prompting=prompting,
@@ -90,13 +90,6 @@ def _llava(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         image_tokens=plan.image.num_tokens(plan.image.tile_size, plan.image.tile_size),
         finish=_admit_placeholder,
     )
-
-
-def _own_config(plan: LoadPlan) -> Mapping[str, Any]:
-    """The original config: the checkpoint's, or for an adapter without one, its base's."""
-    if llava.is_original(plan.folder.config) or plan.base is None:
-        return plan.folder.config
-    return plan.base.config
 
 
 def _admit_placeholder(model: nn.Module) -> None:

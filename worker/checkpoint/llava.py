@@ -14,7 +14,7 @@ from typing import Any
 from worker.checkpoint import llava_mpt
 from worker.checkpoint.errors import ArchitectureError, FormatError, TowerError
 from worker.checkpoint.folder import CheckpointFolder
-from worker.checkpoint.plan import ImageSetup
+from worker.checkpoint.plan import ImageSetup, LoadPlan
 from worker.checkpoint.tower import Tower, find_tower, rename_tower_tensor
 
 # Architecture or model_type of the original code: transformers' language model.
@@ -55,6 +55,13 @@ def is_original(config: Mapping[str, Any]) -> bool:
     """Whether a config is of the original LLaVA code: ``mm_*`` keys and no ``vision_config``."""
     named = "mm_vision_tower" in config or "mm_projector_type" in config
     return named and "vision_config" not in config
+
+
+def own_config(plan: LoadPlan) -> Mapping[str, Any]:
+    """The original config: the checkpoint's, or for an adapter without one, its base's."""
+    if is_original(plan.folder.config) or plan.base is None:
+        return plan.folder.config
+    return plan.base.config
 
 
 def language_model_type(config: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def convert(spec: LoadSpec, output: Output) -> None:
     config = copy.deepcopy(surveyed.family.config)
     processor, image_id = _processor(surveyed, config)
     store = TensorStore(lambda _part, _count: None)
-    depth = llava.projector_depth(plan.folder.config)
+    depth = llava.projector_depth(llava.own_config(plan))
     num_rows = max(config.text_config.vocab_size, image_id + 1)
     export = WeightExport(
         surveyed.tensors,
@@ -103,7 +103,7 @@ def _require_convertible(plan: LoadPlan, spec: LoadSpec) -> None:
             f"{plan.folder.path} is an unmerged adapter, which a whole checkpoint has no place "
             "for; merge it with --merge-lora"
         )
-    depth = llava.projector_depth(plan.folder.config)
+    depth = llava.projector_depth(llava.own_config(plan))
     if depth > 2:
         raise ArchitectureError(
             f"{plan.folder.path} has a projector of {depth} layers, and transformers' Llava has "
