@@ -25,13 +25,13 @@ from engine_bench.servers import (
     running,
 )
 
-# Divides the answers' lengths with the tiny checkpoint.
-TINY_SHORTENING = 8
+# Answers' lengths with the tiny checkpoint.
+TINY_LENGTHS = (4, 6, 8, 10)
 
 
 async def measure(arguments: argparse.Namespace) -> str:
     """Both tables, under a line that says what was measured on which machine."""
-    shortening = TINY_SHORTENING if arguments.size == "tiny" else 1
+    lengths = arguments.lengths or (TINY_LENGTHS if arguments.size == "tiny" else LENGTHS)
     figures, paces = throughput.Figures(), pace.Pace()
     with tempfile.TemporaryDirectory(prefix="engine-bench-") as name:
         folder = Path(name)
@@ -45,27 +45,28 @@ async def measure(arguments: argparse.Namespace) -> str:
             for one in wanted:
                 servers[one.name] = await stack.enter_async_context(running(one))
             for server in servers.values():
-                await throughput.load(server, mixed("warm", 4, shortening), 2)
+                await throughput.load(server, mixed("warm", 4, lengths), 2)
             for number in range(arguments.rounds):
                 for concurrency in arguments.concurrency:
                     count = arguments.requests or max(4, 2 * concurrency)
-                    asked = mixed(f"round {number}, {concurrency} at once", count, shortening)
+                    asked = mixed(f"round {number}, {concurrency} at once", count, lengths)
                     order = turn(servers, number)
                     await throughput.measure_round(order, figures, asked, concurrency)
                 await pace.measure_round(servers[OURS], paces, number)
-    lengths = ", ".join(str(length // shortening) for length in LENGTHS)
     about = (
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, load "
         f"average {os.getloadavg()[0]:.1f}, Python {platform.python_version()}; a random LLaVA "
         f"of {parameters / 1e6:.1f} M parameters, float32; {about_peer}; {arguments.rounds} "
-        f"rounds, a new picture for each request, answers of {lengths} tokens; "
-        "median (lowest - highest); tokens/s, then quotients of the same round"
+        f"rounds, a new picture for each request, answers of {', '.join(map(str, lengths))} "
+        "tokens; median (lowest - highest); tokens/s, then quotients of the same round"
     )
     return "\n".join(
         (
             about,
             "",
             *figures.table(),
+            "",
+            *figures.plot(),
             "",
             *figures.agreement(),
             "",
@@ -91,6 +92,7 @@ def main() -> None:
         type=int,
         help="image requests of a server in a round (default: twice the clients, at least 4)",
     )
+    parser.add_argument("--lengths", type=int, nargs="+", help="of the answers in turns, tokens")
     parser.add_argument("--size", choices=sorted(SIZES), default="full", help="the checkpoint's")
     parser.add_argument(
         "--peer-python",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import random
+from collections.abc import Sequence
 
 from PIL import Image
 
-LENGTHS = (32, 48, 64, 80)
+# Tokens of answers: a phrase, a sentence, a paragraph, a description of the whole picture.
+LENGTHS = (32, 64, 128, 256)
 WIDTH, HEIGHT = 160, 120
 
 
@@ -36,8 +38,6 @@ def question(name: str, index: int, max_tokens: int) -> dict[str, object]:
     }
 
 
-def mixed(name: str, count: int, shortening: int = 1) -> list[dict[str, object]]:
-    """So many, their answers of `LENGTHS` tokens divided by ``shortening``."""
-    return [
-        question(name, index, LENGTHS[index % len(LENGTHS)] // shortening) for index in range(count)
-    ]
+def mixed(name: str, count: int, lengths: Sequence[int]) -> list[dict[str, object]]:
+    """So many, their answers of these lengths in turns."""
+    return [question(name, index, lengths[index % len(lengths)]) for index in range(count)]

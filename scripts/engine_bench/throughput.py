@@ -35,6 +35,25 @@ class Figures:
             lines.append(f"| {concurrency} | {' | '.join(cells)} |")
         return lines
 
+    def plot(self) -> list[str]:
+        """The medians as lines over concurrency, as a Mermaid chart, which GitHub draws."""
+        names = list(dict.fromkeys(name for _, name in self.speeds))
+        points = list(dict.fromkeys(concurrency for concurrency, _ in self.speeds))
+        medians = {
+            name: [statistics.median(self.speeds[point, name]) for point in points]
+            for name in names
+        }
+        order = sorted(names, key=lambda name: -medians[name][-1])
+        return [
+            "```mermaid",
+            "xychart-beta",
+            f'  title "tokens/s; at the right from above: {", ".join(order)}"',
+            f'  x-axis "concurrent requests" [{", ".join(map(str, points))}]',
+            f'  y-axis "tokens/s" 0 --> {max(map(max, medians.values())) * 1.1:.0f}',
+            *(f"  line [{', '.join(f'{value:.0f}' for value in medians[name])}]" for name in order),
+            "```",
+        ]
+
     def agreement(self) -> list[str]:
         """A line for each other server: how many of its answers are the same text."""
         return [
