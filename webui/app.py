@@ -78,7 +78,11 @@ class WebApp:
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             tls=client_context(settings.tls_ca),
         )
-        self._watch = FleetWatch(self._client, interval_seconds=settings.refresh_seconds)
+        self._watch = FleetWatch(
+            self._client,
+            interval_seconds=settings.refresh_seconds,
+            is_list_fixed=settings.model_list_mode == "once",
+        )
         past = ClusterHistory(time.monotonic)
         self._watch.observers.append(past.take)
         self.store = ConversationStore(

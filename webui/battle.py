@@ -106,8 +106,11 @@ class Battles:
         """
         if not reader.person:
             raise PermissionDeniedError("A battle needs cookies: allow them for this page.")
+        catalogue = self._watch.catalogue
         ready = [
-            model.name for model in self._watch.catalogue.models if model.state is WorkerState.READY
+            model.name
+            for model in catalogue.models
+            if model.state is WorkerState.READY and model.name in catalogue.offered
         ]
         if len(ready) < 2:
             raise UnavailableError("A battle needs two models that are ready; try again later.")

@@ -50,11 +50,19 @@ class Catalogue:
     """The models of the fleet, and why the controller could not be asked if it could not.
 
     With a ``problem`` the models are those of the last answer.
+
+    Attributes:
+        models: of the fleet, now.
+        problem: why the controller could not be asked.
+        problem_address: where it was asked.
+        fixed: the names that may be chosen, where an operator wants these and no others; None:
+            those of the fleet.
     """
 
     models: tuple[ModelStatus, ...] = ()
     problem: str | None = None
     problem_address: str | None = None
+    fixed: tuple[str, ...] | None = None
 
     def get(self, name: str | None) -> ModelStatus | None:
         """The model of this name, if the fleet has it now."""
@@ -69,6 +77,11 @@ class Catalogue:
         if worker_id is None and len(memory) == 1:
             (worker_id,) = memory
         return AskedModel(model.card, None if worker_id is None else memory.get(worker_id))
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The names that can be chosen, in display order."""
+        return tuple(model.name for model in self.models) if self.fixed is None else self.fixed
 
     @property
     def num_ready(self) -> int:
@@ -99,7 +112,7 @@ def default_columns(
 
     A model that went away keeps its place, so that its column can say so.
     """
-    known = [model.name for model in catalogue.models]
+    known = catalogue.offered
     kept = [name for name in current if name is not None]
     if len(kept) >= limit or set(known) <= set(kept):
         return kept[:limit]

@@ -21,6 +21,7 @@ CHINESE: dict[str, str] = {
     "controller unreachable": "无法连接控制器",
     "controller {address} unreachable": "无法连接控制器 {address}",
     "waiting for a worker to register": "等待工作进程注册",
+    "{name} (gone)": "{name}（已离线）",
     "choose a model": "请选择模型",
     "no models yet": "暂无模型",
     "1 model live": "1 个模型在线",

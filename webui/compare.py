@@ -117,12 +117,14 @@ class Compare:
             column.model.input(
                 partial(self.set_model, place),
                 [*where, column.model],
-                [*heads, *answering, *page.settings.outputs()],
+                list(dict.fromkeys([*heads, *answering, *page.settings.outputs()])),
                 # The choices change under the server's copy of the component; the name is
                 # checked by the controller anyway.
                 preprocess=False,
                 **quick,
             )
+            column.model.focus(partial(self.open_list, place), [page.tab], None, **quick)
+            column.model.blur(partial(self.close_list, place), [page.tab], None, **quick)
 
     async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
@@ -168,6 +170,14 @@ class Compare:
         if conversation is None:
             return gr.skip()
         return self._heads.updates(conversation, tab) or gr.skip()
+
+    async def open_list(self, place: int, tab: Tab) -> None:
+        """Notes that the list of models of a column may be open: it must not lose a choice."""
+        tab.open_lists.add(place)
+
+    async def close_list(self, place: int, tab: Tab) -> None:
+        """From now on the list may lose the choices whose models are gone."""
+        tab.open_lists.discard(place)
 
     async def set_model(self, place: int, conversation_id: str, tab: Tab, name: object) -> Result:
         """Gives a column another model, from its next answer on."""

@@ -60,8 +60,8 @@ class Heads:
     def fill(self, conversation: Conversation) -> None:
         """Gives columns that were added models which no other column has, as far as they go."""
         shown = {conversation.columns[lane].model for lane in conversation.visible}
-        models = self._watch.catalogue.models
-        unused = [model.name for model in models if model.name not in shown]
+        offered = self._watch.catalogue.offered
+        unused = [name for name in offered if name not in shown]
         for lane in conversation.visible:
             if conversation.columns[lane].model is None and unused:
                 conversation.columns[lane].model = unused.pop(0)
@@ -79,10 +79,11 @@ class Heads:
         }
         for number, column in enumerate(page.columns):
             name = conversation.column_at(number).model
-            # Gradio's list breaks if it loses a choice while it is open, and whether it is, is not
-            # known here in time: a choice that was there once stays, and says that it is gone.
-            keep = tab.choices.get(number, [])
-            choices = tab.choices[number] = choices_of(catalogue, name, keep=keep)
+            # Gradio's list breaks if it loses a choice while it is open, and nothing should slide
+            # away under the pointer: what goes meanwhile stays until the list is closed.
+            keep = tab.choices.get(number, []) if number in tab.open_lists else []
+            choices = choices_of(catalogue, name, keep=keep, words=words)
+            tab.choices[number] = choices
             views |= {
                 f"box {number}": (column.box, {"visible": number < conversation.num_columns}),
                 f"model {number}": (column.model, {"choices": choices, "value": name}),

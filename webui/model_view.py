@@ -17,21 +17,28 @@ _QUANTISATION = {
 
 
 def choices_of(
-    catalogue: Catalogue, shown: str | None, *, keep: Sequence[tuple[str, str]] = ()
+    catalogue: Catalogue,
+    shown: str | None,
+    *,
+    keep: Sequence[tuple[str, str]] = (),
+    words: Words = ENGLISH,
 ) -> list[tuple[str, str]]:
-    """Label and name for a column's dropdown.
+    """Label and name for a column's dropdown; models that are gone say so.
 
     Args:
         catalogue: the models that can be chosen.
-        shown: the column's own model, which stays on the list while it is away.
-        keep: choices that may not disappear now; those of models that are gone say so.
+        shown: the column's own model, which stays on the list while it is away. Its label is its
+            name, as that is what the column is headed with; its line of state says the rest.
+        keep: choices that may not disappear now.
+        words: the language.
     """
-    choices = [(model.name, model.name) for model in catalogue.models]
-    listed = {name for _, name in choices}
-    if shown is not None and shown not in listed:
-        choices.append((shown, shown))
-        listed.add(shown)
-    return choices + [(f"{name} (gone)", name) for _, name in keep if name not in listed]
+    names = [*catalogue.offered, *filter(None, [shown]), *(name for _, name in keep)]
+
+    def label(name: str) -> str:
+        is_there = name == shown or catalogue.get(name) is not None
+        return name if is_there else words("{name} (gone)", name=name)
+
+    return [(label(name), name) for name in dict.fromkeys(names)]
 
 
 def state_html(name: str | None, catalogue: Catalogue, words: Words = ENGLISH) -> str:

@@ -39,6 +39,7 @@ class Tab:
     scope: int | None = None  # the lane whose settings the panel shows; None: the chat's
     shown: dict[str, str] = field(default_factory=dict)  # a part's key -> its fields, as text
     choices: dict[int, list[tuple[str, str]]] = field(default_factory=dict)  # by place
+    open_lists: set[int] = field(default_factory=set)  # places whose list of models has the focus
 
     @property
     def words(self) -> Words:

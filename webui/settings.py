@@ -112,7 +112,8 @@ class WebSettings(ProcessSettings):
     )
     model_list_mode: Literal["once", "reload"] = Field(
         default="reload",
-        description="accepted for LLaVA's command lines; the list is always live here",
+        description="which models can be chosen: reload: the fleet's, also in tabs that are open; "
+        "once: those that the controller named first after the start",
     )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from controller.protocol.fleet import FleetView
 from webui.answer import AskedModel
@@ -20,10 +21,15 @@ class FleetWatch:
     Args:
         client: the controller.
         interval_seconds: the pause between two questions.
+        is_list_fixed: whether the models that can be chosen are for good those of the first
+            answer that names any.
     """
 
-    def __init__(self, client: ControllerClient, *, interval_seconds: float) -> None:
+    def __init__(
+        self, client: ControllerClient, *, interval_seconds: float, is_list_fixed: bool = False
+    ) -> None:
         self._client = client
+        self._is_list_fixed = is_list_fixed
         self._interval_seconds = interval_seconds
         self.view: FleetView | None = None  # the last answer, whole
         self.observers: list[Callable[[FleetView], None]] = []  # told of each answer
@@ -47,9 +53,14 @@ class FleetWatch:
         before = self.catalogue
         try:
             self.view = await self._client.fleet()
-            self.catalogue = catalogue_of(self.view)
+            now = catalogue_of(self.view)
+            if self._is_list_fixed:
+                now = replace(now, fixed=before.fixed or now.offered or None)
+            self.catalogue = now
         except ControllerError as exc:
-            self.catalogue = Catalogue(before.models, exc.message, self._client.base_url)
+            self.catalogue = replace(
+                before, problem=exc.message, problem_address=self._client.base_url
+            )
             if before.problem != exc.message:
                 _log.warning("%s", exc.message)
             return

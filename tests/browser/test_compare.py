@@ -134,10 +134,16 @@ def test_the_list_of_models_follows_the_fleet(
     options = page.get_by_role("option")
     expect(options).to_have_text([re.compile(name) for name in fake.models])
     fake.models["demo-llava-zh"].is_live = False
-    # A list keeps its length, so that nothing slides away under the pointer.
+    # An open list keeps its length, so that nothing slides away under the pointer.
     expect(options.last).to_have_text(re.compile("demo-llava-zh .gone."))
     compare.composer.click()
     expect(options).to_have_count(0)
+    page.wait_for_timeout(1000)  # closed, it follows the fleet
+    compare.columns[0].model.click()
+    expect(options).to_have_text([re.compile(f"{name}$") for name in list(fake.models)[:3]])
+    compare.composer.click()
+    compare.expect_columns(list(fake.models))  # no column is disturbed
+    expect(compare.columns[3].state).to_have_attribute("data-kind", "gone")
     fake.models["demo-llava-zh"].is_live = True
     expect(compare.columns[3].state).to_have_attribute("data-kind", "ready")
     compare.columns[0].model.click()

@@ -208,3 +208,21 @@ async def test_the_watch_keeps_the_last_models_and_says_what_is_wrong(
     await down.refresh()
     assert down.catalogue.models == watch.catalogue.models
     assert "cannot be reached" in (down.catalogue.problem or "")
+
+
+async def test_a_fixed_list_of_models_is_that_of_the_first_answer_that_names_any(
+    client: ControllerClient, fake: FakeController
+) -> None:
+    names = list(fake.models)
+    models = dict(fake.models)
+    fake.models.clear()
+    once = FleetWatch(client, interval_seconds=60, is_list_fixed=True)
+    live = FleetWatch(client, interval_seconds=60)
+    for present in ([], names[:2], names[1:]):
+        fake.models = {name: models[name] for name in present}
+        await once.refresh()
+        await live.refresh()
+        assert list(live.catalogue.offered) == present
+    assert list(once.catalogue.offered) == names[:2]
+    # What a column shows of its model is the fleet's word, in either mode.
+    assert [model.name for model in once.catalogue.models] == names[1:]

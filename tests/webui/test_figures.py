@@ -150,6 +150,12 @@ def test_a_list_that_must_not_shrink_marks_what_is_gone() -> None:
     assert kept == [("a", "a"), ("b", "b"), ("z (gone)", "z")]
 
 
+def test_a_fixed_list_has_its_models_alone_and_marks_what_is_gone() -> None:
+    catalogue = Catalogue((_status("a"), _status("new")), fixed=("a", "b"))
+    assert choices_of(catalogue, "a") == [("a", "a"), ("b (gone)", "b")]
+    assert choices_of(catalogue, "b") == [("a", "a"), ("b", "b")]
+
+
 def test_the_card_names_parts_by_their_last_name_and_sizes_shortly() -> None:
     card = ModelCard(
         name="m",
