@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from worker.engine.sampler import Sampler
+from worker.engine.upload import upload
 
 # On a CPU, sorting a vocabulary costs more than a small model's step; these mostly suffice.
 CANDIDATES = 256
@@ -33,12 +34,12 @@ class Draw:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
 
         def column(values: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)[:, None]
+            return upload(values, dtype, device)[:, None]
 
         self._temperature = column([each.temperature for each in samplers], torch.float32)
         self._min_p = column([each.min_p for each in samplers], torch.float32)
         cut = [row for row, each in enumerate(samplers) if each.is_cut]
-        self._cut = torch.tensor(cut, device=device) if cut else None
+        self._cut = upload(cut, torch.long, device) if cut else None
         top_k = [samplers[row].top_k or vocab_size for row in cut]
         self._top_k = column([min(k, vocab_size) for k in top_k], torch.long)
         top_p = [samplers[row].top_p for row in cut]
@@ -61,7 +62,7 @@ class Draw:
         """A token id for each row: ``(rows,)``, drawn with the samplers' numbers."""
         sums = self.probabilities(scores).to(self._dtype).cumsum(dim=-1)
         numbers = [each.uniform() for each in self._samplers]
-        uniform = torch.tensor(numbers, dtype=self._dtype, device=scores.device)[:, None]
+        uniform = upload(numbers, self._dtype, scores.device)[:, None]
         total = sums[:, -1:]
         # Below the total even where rounding says otherwise: there is no token after the last.
         target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -92,7 +93,7 @@ class Draw:
         kept = ranked.to(self._dtype).masked_fill_(~is_kept, 0)
         sums = kept.cumsum(dim=-1)
         # Top-p is a share of what top-k leaves; without top-k, of all.
-        share = torch.where(top_k < self._vocab_size, sums[:, -1:], 1.0)
+        share = sums[:, -1:].masked_fill(top_k >= self._vocab_size, 1.0)
         # A token stays while those before it hold less than top_p; so one always stays.
         is_kept &= (sums - kept) < top_p * share
         count = is_kept.sum(dim=-1, keepdim=True).clamp_(min=1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from worker.engine.sampler import Sampler
+from worker.engine.upload import upload
 
 
 class Penalties:
@@ -21,10 +22,10 @@ class Penalties:
     def __init__(self, samplers: Sequence[Sampler], vocab_size: int, device: torch.device) -> None:
         rows = [row for row, sampler in enumerate(samplers) if sampler.has_penalties]
         chosen = [samplers[row] for row in rows]
-        self._rows = torch.tensor(rows, device=device)
+        self._rows = upload(rows, torch.long, device)
 
         def column(values: Sequence[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
+            return upload(values, torch.float32, device)[:, None]
 
         self._repetition = column([each.repetition_penalty for each in chosen])
         self._presence = column([each.presence_penalty for each in chosen])
@@ -63,5 +64,5 @@ def _history(sampler: Sampler, vocab_size: int, device: torch.device) -> torch.T
     # An image's placeholder may lie after the vocabulary.
     ids = [token_id for token_id in sampler.prompt_ids if 0 <= token_id < vocab_size]
     history = torch.zeros(2, vocab_size, dtype=torch.int32, device=device)
-    history[0].index_fill_(0, torch.tensor(ids, dtype=torch.long, device=device), 1)
+    history[0].index_fill_(0, upload(ids, torch.long, device), 1)
     return history

@@ -15,6 +15,7 @@ from worker.engine.image_features import ImageFeatures
 from worker.engine.prefix_cache import PrefixCache
 from worker.engine.prefix_tree import Keys, prefix_keys
 from worker.engine.protocol import Reuse
+from worker.engine.upload import upload
 
 # Inputs with a number for each token of the prompt, which grow with it.
 _PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
@@ -82,7 +83,7 @@ class PromptReader:
         cache, known = self._prefixes.start(checkpoint.text_identity, keys)
         token_ids = [*prompt.prepared.input_ids, *answer]
         reading = Reading(cache, len(token_ids), len(token_ids) - known)
-        ids = torch.tensor([token_ids], device=checkpoint.device)
+        ids = upload([token_ids], torch.long, checkpoint.device)
         checkpoint.use()
         reading.positions = torch.arange(known, len(token_ids), device=checkpoint.device)[None]
         embeddings: torch.Tensor = self._inner.get_input_embeddings()(ids[:, known:])
@@ -135,7 +136,7 @@ class PromptReader:
         """All at once, by the model's own code, which places the images."""
         inputs = prompt.checkpoint.inputs(prompt.prepared)
         if answer:
-            said = torch.tensor([list(answer)], device=prompt.checkpoint.device)
+            said = upload([answer], torch.long, prompt.checkpoint.device)
             inputs["input_ids"] = torch.cat([inputs["input_ids"], said], dim=1)
             for name in set(_PER_TOKEN) & set(inputs):
                 inputs[name] = torch.cat([inputs[name], torch.zeros_like(said)], dim=1)
@@ -158,9 +159,10 @@ class PromptReader:
         wanted: list[int] | None = None
         if spans is not None and self._images.can_be_told_apart(inputs, len(digests)):
             wanted = [i for i, span in enumerate(spans) if span.stop > known]
-        ids = torch.tensor([prompt.prepared.input_ids[known:]], device=checkpoint.device)
-        places = ids.eq(checkpoint.image_token_id)
-        if not places.any():
+        # Found on the CPU: to ask the device would be to wait for it.
+        ids = prompt.prepared.input_ids[known:]
+        places = [place for place, each in enumerate(ids) if each == checkpoint.image_token_id]
+        if not places:
             return embeddings
         features = self._images.of(
             self._inner,
@@ -170,10 +172,9 @@ class PromptReader:
             wanted=wanted,
         )
         # Without knowing which are whose, all were encoded, and the last of them are meant.
-        features = features[len(features) - int(places.sum()) :]
-        size = places.shape[1]
-        filled = embeddings[:, :size].masked_scatter(places[..., None], features.to(embeddings))
-        return torch.cat([filled, embeddings[:, size:]], dim=1)
+        features = features[len(features) - len(places) :]
+        index = upload(places, torch.long, checkpoint.device)
+        return embeddings.index_copy(1, index, features[None].to(embeddings))
 
     def _place_in_three_dimensions(
         self, reading: Reading, ids: torch.Tensor, inputs: dict[str, torch.Tensor], known: int

@@ -10,10 +10,12 @@ from worker.engine.draw import Draw
 from worker.engine.penalties import Penalties
 from worker.engine.sampler import Sampler
 from worker.engine.tokens import Token
+from worker.engine.upload import upload
 
 # What OpenAI says of the impossible: JSON has no infinity.
 LEAST_LOGPROB = -9999.0
 _FORBIDDEN = float("-inf")
+_WORD_BITS = 32  # tokens of a word in a grammar's mask
 
 
 class SamplingBatch:
@@ -55,6 +57,8 @@ class _Rows:
         self._samplers = tuple(samplers)
         self._vocab_size, self._device = logits.shape[1], logits.device
         rows = range(len(samplers))
+        # As a tensor, as a number would be brought to the device each time, and waited for.
+        self._forbidden = torch.full((1,), _FORBIDDEN, device=self._device)
         self._bias = self._biases()
         has_penalties = any(each.has_penalties for each in samplers)
         self._penalties = (
@@ -67,6 +71,9 @@ class _Rows:
             if drawing
             else None
         )
+        self._held = [row for row in rows if samplers[row].constraint is not None]  # to grammars
+        self._held_rows = self._indices(self._held)
+        self._bits = torch.arange(_WORD_BITS, dtype=torch.int32, device=self._device)
         self._telling = [row for row in rows if samplers[row].logprobs is not None]
         told = [samplers[row].logprobs or 0 for row in self._telling]
         self._told = min(max(told, default=0), self._vocab_size)  # likeliest tokens, at most
@@ -103,7 +110,7 @@ class _Rows:
         return tokens
 
     def _indices(self, rows: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(rows, dtype=torch.long, device=self._device)
+        return upload(rows, torch.long, self._device)
 
     def _biases(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
         """What is added where: rows, token ids and values."""
@@ -115,7 +122,8 @@ class _Rows:
         if not found:
             return None
         rows, ids, values = zip(*found, strict=True)
-        return self._indices(rows), self._indices(ids), torch.tensor(values, device=self._device)
+        added = upload(values, torch.float32, self._device)
+        return self._indices(rows), self._indices(ids), added
 
     def _bar(self, scores: torch.Tensor) -> None:
         """Forbids what may not come yet, in place."""
@@ -126,33 +134,29 @@ class _Rows:
             if token_id < self._vocab_size
         ]
         if barred:
-            rows, ids = zip(*barred, strict=True)
-            scores[self._indices(rows), self._indices(ids)] = _FORBIDDEN
+            rows, ids = upload(barred, torch.long, self._device).T
+            scores.index_put_((rows, ids), self._forbidden)
 
     def _allowed(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Rows that are held to a grammar, and which tokens it allows: ``(these, vocab_size)``."""
-        held = [
-            (row, sampler.constraint)
-            for row, sampler in enumerate(self._samplers)
-            if sampler.constraint is not None
-        ]
-        if not held:
+        held = [self._samplers[row].constraint for row in self._held]
+        constraints = [constraint for constraint in held if constraint is not None]
+        if not constraints:
             return None
         # Adapters may bring tokenizers of their own: what is beyond one's tokens may not come.
-        width = max(constraint.words for _, constraint in held)
-        words = torch.zeros(len(held), width, dtype=torch.int32)
-        for row, (_, constraint) in zip(words, held, strict=True):
+        width = max(constraint.words for constraint in constraints)
+        is_pinned = self._device.type == "cuda"
+        words = torch.zeros(len(held), width, dtype=torch.int32, pin_memory=is_pinned)
+        for row, constraint in zip(words, constraints, strict=True):
             if constraint.error is None:
                 constraint.fill(row)
             else:
                 row.fill_(-1)  # whatever comes: the answer ends with its error
         words = words.to(self._device, non_blocking=True)
-        bits = torch.arange(32, dtype=torch.int32, device=self._device)
-        allowed = (words[..., None] >> bits & 1).bool().flatten(1)[:, : self._vocab_size]
+        allowed = (words[..., None] >> self._bits & 1).bool().flatten(1)[:, : self._vocab_size]
         # Embeddings that are there for alignment alone have no token.
         missing = self._vocab_size - allowed.shape[1]
-        allowed = torch.nn.functional.pad(allowed, (0, missing), value=False)
-        return self._indices([row for row, _ in held]), allowed
+        return self._held_rows, torch.nn.functional.pad(allowed, (0, missing), value=False)
 
     def _read(self, ids: torch.Tensor, logits: torch.Tensor) -> list[Token]:
         """Waits for the device, once, and says what was chosen."""
