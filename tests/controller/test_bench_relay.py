@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SIZES = [
@@ -43,3 +46,13 @@ def test_a_tiny_run_prints_each_measurement_for_the_relay() -> None:
     assert len(rows) == 6
     for row, figure in rows.items():
         assert float(figure.split()[0]) >= 0, row
+
+
+def test_chunks_are_counted_where_a_relay_cuts_its_pieces_inside_an_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    client = importlib.import_module("relay_bench.load").Client()
+    client.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    client.data_received(b"A\r\ndata: {}\n\n\r\n5\r\ndata:\r\n5\r\n {}\n\n\r\n0\r\n\r\n")
+    assert client.count_chunks() == 2
