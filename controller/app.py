@@ -42,6 +42,7 @@ from controller.routes.fleet import fleet_router
 from controller.routes.legacy import legacy_router
 from controller.routes.public import public_router
 from controller.routes.relayed import RelayedRoute, RequestLimits
+from controller.routes.via import own_name
 from controller.settings import ControllerSettings
 from controller.tracing import Tracing, otlp_tracing
 from controller.upstream import Upstream
@@ -150,7 +151,7 @@ def create_app(
         attempts=settings.relay_attempts,
         clock=clock,
     )
-    limits = RequestLimits(settings.max_body_bytes, settings.body_seconds, settings.request_seconds)
+    name = own_name()
 
     def relayed(path: str, reply: type[Reply] = Reply) -> RelayedRoute:
         return RelayedRoute(
@@ -158,8 +159,11 @@ def create_app(
             relay,
             in_flight,
             metrics,
-            limits=limits,
+            limits=RequestLimits(
+                settings.max_body_bytes, settings.body_seconds, settings.request_seconds
+            ),
             clock=clock,
+            name=name,
             reply=reply,
             tracing=tracing,
         )

@@ -18,20 +18,27 @@ from controller.calls import Call, RelayRequest, call_for
 from controller.choosing import Choosing, NobodyLeftError
 from controller.framing import EventTooLongError
 from controller.metrics import Metrics
-from controller.protocol.errors import ErrorBody, InternalError, WorkerLostError
+from controller.protocol.errors import (
+    ErrorBody,
+    InternalError,
+    RequestLoopError,
+    WorkerLostError,
+)
 from controller.protocol.sampling import TIMEOUT_HEADER
 from controller.registry import Registry
 from controller.reply import Reply
 from controller.retry_budget import RetryBudget
 from controller.upstream import Answer, Headers, LostError, UnreachableError, Upstream
 from controller.vigil import HungError, Vigil
-from controller.worker_record import WorkerRecord
+from controller.worker_record import Wire, WorkerRecord
 
 _log = logging.getLogger(__name__)
 
 MAX_WHOLE_ANSWER_BYTES = 32 * 1024 * 1024  # of an answer that is not streamed
 WORKER_LEAD_SECONDS = 0.5
-TRY_ANOTHER = frozenset({429, 503})  # this worker cannot take it now; another one may
+# This worker cannot take it now, or would have this controller take it again; another one may.
+TRY_ANOTHER = frozenset({429, 503, RequestLoopError.status})
+_CAME_ROUND = (b"x-error-code", RequestLoopError.code.encode())
 
 # What concerns one connection or its framing ends here; the rest of a worker's headers passes.
 _NOT_FORWARDED = frozenset(
@@ -220,6 +227,8 @@ class Relay:
             headers = _forwarded(answer, record)
             if call.is_translated:
                 headers = headers[-1:]  # its name; the rest describes what it said, not this
+            if record.reach.wire is Wire.LEGACY and _CAME_ROUND in answer.headers:
+                raise _came_round(headers)
             if call.is_stream(answer):
                 await self._forward_events(answer, headers, call, exchange, progress)
                 return
@@ -286,7 +295,9 @@ class Relay:
         elif reply.status is None and reply.passes_refusals:
             await reply.send_whole(refusal.status, refusal.headers, refusal.body)
         else:
-            await reply.fail_with(refusal.status, {}, refusal.error_body())
+            body = refusal.error_body()
+            headers = {"x-error-code": body.error.code} if body.error.code else {}
+            await reply.fail_with(refusal.status, headers, body)
 
 
 def _worker_seconds(left: float) -> float:
@@ -295,6 +306,16 @@ def _worker_seconds(left: float) -> float:
     A little less than all: its own error, which has the text so far, is to arrive before ours.
     """
     return max(0.001, left - min(WORKER_LEAD_SECONDS, left / 10))
+
+
+def _came_round(headers: Headers) -> _RefusedError:
+    """What a controller of the legacy wire says in a frame, with status 200."""
+    error = RequestLoopError(RequestLoopError.explanation)
+    body = error.body().model_dump_json().encode()
+    kept = [header for header in headers if header != _CAME_ROUND]
+    return _RefusedError(
+        error.status, [*kept, _CAME_ROUND, (b"content-type", b"application/json")], body
+    )
 
 
 def _forwarded(answer: Answer, record: WorkerRecord) -> Headers:

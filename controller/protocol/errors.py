@@ -25,7 +25,8 @@
     │   ├── ModelLoadingError    503   model_loading: a worker is loading it, with progress
     │   ├── QueueTimeoutError    503   queue_timeout: no worker had room for it in time
     │   └── DrainingError        503   draining: this process is shutting down
-    └── DeadlineError            504   deadline_exceeded
+    ├── DeadlineError            504   deadline_exceeded
+    └── RequestLoopError         508   request_loop: controllers pass it to each other in a circle
 """
 
 from __future__ import annotations
@@ -238,6 +239,17 @@ class DrainingError(UnavailableError):
     """This process is shutting down and takes no new requests."""
 
     code = "draining"
+
+
+class RequestLoopError(ParagoneError):
+    """The request has passed through this process before: nobody on its way will answer it."""
+
+    status = 508
+    code = "request_loop"
+    explanation: ClassVar[str] = (
+        "This request has passed through the same controller before: controllers are on each "
+        "other's lists of workers in a circle; take one of them off the other's list"
+    )
 
 
 class PartialAnswerBody(ErrorBody):

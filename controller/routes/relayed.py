@@ -29,6 +29,7 @@ from controller.protocol.sampling import TIMEOUT_HEADER, seconds_of
 from controller.relay import Relay
 from controller.reply import Reply
 from controller.routes.body import ClientGoneError, read_json_body
+from controller.routes.via import passed_on
 from controller.routing import RoutingHints, routing_hints
 from controller.tracing import Tracing
 
@@ -80,6 +81,7 @@ class RelayedRoute:
         metrics: what is counted.
         limits: of bodies and answers.
         clock: monotonic seconds.
+        name: this controller's, in the header ``Via``.
         reply: an answer in this route's wire.
         tracing: where spans go; None passes trace context on as it came.
     """
@@ -93,6 +95,7 @@ class RelayedRoute:
         *,
         limits: RequestLimits,
         clock: Callable[[], float],
+        name: str,
         reply: Callable[[Send], Reply] = Reply,
         tracing: Tracing | None = None,
     ) -> None:
@@ -103,6 +106,7 @@ class RelayedRoute:
         self._metrics = metrics
         self._limits = limits
         self._clock = clock
+        self._name = name
         self._new_reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +124,7 @@ class RelayedRoute:
             with self._in_flight.track(hints.model), self._traced(scope, hints, reply) as context:
                 seconds = limits.answer_seconds_of(scope, hints)
                 deadline = None if seconds is None else arrival + seconds
-                headers = _forwarded(scope, context)
+                headers = _forwarded(scope, context, self._name)
                 request = RelayRequest(self._path, body, headers, hints, arrival, deadline)
                 async with HangUp(receive) as hang_up:
                     if seconds is None:
@@ -186,8 +190,12 @@ class RelayedRoute:
             ) from exc
 
 
-def _forwarded(scope: Scope, context: Mapping[str, str]) -> dict[str, str]:
-    """The headers for the worker; ``context`` is the trace's, where there are spans of ours."""
+def _forwarded(scope: Scope, context: Mapping[str, str], name: str) -> dict[str, str]:
+    """The headers for the worker; ``context`` is the trace's, where there are spans of ours.
+
+    Raises:
+        RequestLoopError: the request has been passed on under this ``name`` before.
+    """
     headers = {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in scope["headers"]
@@ -196,4 +204,5 @@ def _forwarded(scope: Scope, context: Mapping[str, str]) -> dict[str, str]:
     headers.update(context)
     headers["content-type"] = "application/json"
     headers["x-request-id"] = scope["state"]["request_id"]
+    headers["via"] = passed_on(name, scope["headers"])
     return headers
