@@ -18,6 +18,7 @@ from controller.chassis.tls import client_context
 from webui.acts import Acts
 from webui.battle import Battles, battle_routes
 from webui.battle_store import BattleStore
+from webui.blocks import NewsBlocks
 from webui.client import ControllerClient
 from webui.cluster import ClusterHistory, cluster_routes
 from webui.compare import Compare
@@ -177,7 +178,7 @@ class WebApp:
 
     def _demo(self, settings: WebSettings, limits: UploadLimits, moderate: Moderate) -> Component:
         gallery = read_gallery(settings.examples)
-        demo = gr.Blocks(
+        demo = NewsBlocks(
             title=TITLE,
             analytics_enabled=False,
             fill_width=True,
