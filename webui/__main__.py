@@ -32,6 +32,7 @@ def main() -> int:
         from webui.gallery import GalleryError  # noqa: PLC0415
         from webui.login import LoginError  # noqa: PLC0415
         from webui.moderation import ModerationError  # noqa: PLC0415
+        from webui.share import share  # noqa: PLC0415
         from webui.store import StoreError  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         sys.stderr.write(
@@ -47,6 +48,9 @@ def main() -> int:
     async def end_answers() -> None:
         app.runs.cut_everything()
 
+    if settings.share:
+        host, port = sock.getsockname()[:2]
+        share(host, port, has_login=settings.gradio_auth_path is not None)
     serving = settings
     if settings.auth_header is not None:
         # The login has to see who connects; what the proxy says of its client comes after it.

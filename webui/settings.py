@@ -45,6 +45,11 @@ class WebSettings(ProcessSettings):
         description="folder of chats, votes and images; left out: paragone/webui in the user's "
         "folder for state (XDG_STATE_HOME, or ~/.local/state)",
     )
+    share: bool = Field(
+        default=False,
+        description="a public address by Gradio's tunnel, for up to a week; it needs the internet, "
+        "and should have --gradio-auth-path beside it",
+    )
     embed: bool = Field(
         default=False, description="without title and links to other views, for a frame of a site"
     )
@@ -138,6 +143,21 @@ class WebSettings(ProcessSettings):
     def _has_one_login(self) -> Self:
         if self.gradio_auth_path is not None and self.auth_header is not None:
             raise ValueError("--gradio-auth-path and --auth-header exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Self:
+        if self.share and self.auth_header is not None:
+            # The tunnel's strangers come from this machine, whose word is believed.
+            raise ValueError(
+                "--share and --auth-header exclude each other: through the tunnel anybody could "
+                "send that header; use --gradio-auth-path"
+            )
+        if self.share and self.tls_cert is not None:
+            raise ValueError(
+                "--share and --tls-cert exclude each other: the tunnel speaks HTTP to the page, "
+                "and its public address has a certificate of its own"
+            )
         return self
 
     @field_validator("controller_url")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import httpx
 from starlette.types import ASGIApp
@@ -81,7 +82,7 @@ def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subproc
         own = [] if "--data-dir" in flags else ["--data-dir", folder]
         process = subprocess.Popen([*command, "--port", str(port), *own, *flags])
         try:
-            eventually(lambda: _answers(url, process), seconds=100, what="the page answers")
+            eventually(lambda: answers(url, process), seconds=100, what="the page answers")
             yield url, process
         finally:
             process.terminate()
@@ -92,7 +93,8 @@ def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subproc
                 raise
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+def answers(url: str, process: subprocess.Popen[Any]) -> bool:
+    """Whether the page answers by now; fails if its process has ended."""
     assert process.poll() is None, "the page's server has ended"
     try:
         return httpx.get(url + "/health", trust_env=False).status_code == httpx.codes.OK
