@@ -84,6 +84,6 @@ def _card(number: int, example: Example) -> str:
     picture = (
         f'<button type="button" class="picture" data-act="example" data-value="{number}.0" '
         f'aria-label="Use example image {number + 1}">'
-        f'<img src="/examples/{escape(example.image)}" alt="" width="76" height="76"></button>'
+        f'<img src="examples/{escape(example.image)}" alt="" width="76" height="76"></button>'
     )
     return f'<li>{picture}<div class="prompts">{buttons}</div></li>'

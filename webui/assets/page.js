@@ -9,6 +9,25 @@
   const isChinese = () => document.documentElement.lang === "zh";
   const say = (english, chinese) => (isChinese() ? chinese : english);
 
+  // In the frame of another site a browser may forbid to keep anything.
+  const kept = {
+    get: (area, key) => {
+      try {
+        return window[area].getItem(key);
+      } catch {
+        return null;
+      }
+    },
+    set: (area, key, value) => {
+      try {
+        if (value === null) window[area].removeItem(key);
+        else window[area].setItem(key, value);
+      } catch {
+        // It is forgotten with the tab.
+      }
+    },
+  };
+
   // ---- Acts: what the server has to do ----
 
   // A hidden textbox carries them. One that is written before the last one was taken would take
@@ -103,15 +122,15 @@
   // ---- Light and dark ----
 
   const THEME = "paragone-theme";
-  const kept = localStorage.getItem(THEME);
-  if (kept) {
-    const apply = () => document.body.classList.toggle("dark", kept === "dark");
+  const theme = kept.get("localStorage", THEME);
+  if (theme) {
+    const apply = () => document.body.classList.toggle("dark", theme === "dark");
     if (document.body) apply();
     else document.addEventListener("DOMContentLoaded", apply);
   }
   const switchTheme = () => {
     const isDark = document.body.classList.toggle("dark");
-    localStorage.setItem(THEME, isDark ? "dark" : "light");
+    kept.set("localStorage", THEME, isDark ? "dark" : "light");
   };
 
   // ---- The camera ----
@@ -357,14 +376,14 @@
     if (!box) return;
     if (box !== knownComposer) {
       knownComposer = box;
-      const draft = sessionStorage.getItem(DRAFT);
+      const draft = kept.get("sessionStorage", DRAFT);
       if (draft && !box.value && !new URL(window.location.href).searchParams.has("prompt")) {
         box.value = draft;
         box.dispatchEvent(new Event("input", { bubbles: true }));
       }
-      box.addEventListener("input", () => sessionStorage.setItem(DRAFT, box.value));
+      box.addEventListener("input", () => kept.set("sessionStorage", DRAFT, box.value));
     } else if (!box.value) {
-      sessionStorage.removeItem(DRAFT);
+      kept.set("sessionStorage", DRAFT, null);
     }
   };
 

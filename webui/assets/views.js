@@ -1,8 +1,12 @@
 // What every plain view shares: the theme of the Compare page, and calls to our own server.
-if (
-  (localStorage.getItem("paragone-theme") ||
-    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark"
-)
+function keptTheme() {
+  try {
+    return localStorage.getItem("paragone-theme");
+  } catch {
+    return null; // a browser may forbid it in the frame of another site
+  }
+}
+if ((keptTheme() || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark")
   document.documentElement.classList.add("dark");
 
 async function call(method, path, body) {
