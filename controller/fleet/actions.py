@@ -45,7 +45,7 @@ def _up(arguments: argparse.Namespace) -> int:
     spec = load_fleet_file(arguments.file)
     state = state_dir_of(arguments.file, os.environ)
     try:
-        with state.held(arguments.file):
+        with state.held():
             return _start(arguments, spec, ThisMachine(), state)
     except AlreadyRunningError:
         request = Request(command="apply", check_memory=not arguments.skip_memory_check)

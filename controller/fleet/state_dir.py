@@ -1,7 +1,8 @@
 """Where a running supervisor is found: a private folder for each fleet file, with a lock in it.
 
 The lock is the kernel's (`flock`), so that it ends with its process, however that goes; the socket
-beside it is only as good as the lock.
+beside it is only as good as the lock. Whoever holds the lock may remove the folder, and does so when
+it ends; the folder of one that was killed goes when the next fleet starts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,10 @@ STATE_VARIABLE: Final = "PARAGONE_STATE_DIR"
 _SOCKET: Final = "control.sock"
 _LOCK: Final = "lock"
 _SOURCE: Final = "fleet-file"
+
+# Who looks whether a fleet runs, or removes what a killed one left, has its lock for a moment.
+_LOOKS: Final = 5
+_LOOK_SECONDS: Final = 0.02
 
 
 class StateDirError(Exception):
@@ -32,63 +38,97 @@ class AlreadyRunningError(Exception):
 
 
 class StateDir:
-    """The folder of one fleet file. Made by `state_dir_of`.
+    """The folder of one fleet file; it is there while a supervisor has it. Made by `state_dir_of`.
 
     Args:
         folder: its path; private to this user.
+        fleet_file: which fleet file it is of; absolute.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fleet_file: Path) -> None:
         self._folder = folder
+        self.fleet_file = fleet_file
 
     @property
     def socket(self) -> Path:
         """Where the supervisor listens."""
         return self._folder / _SOCKET
 
-    @property
-    def fleet_file(self) -> Path:
-        """Which fleet file it is of."""
-        return Path((self._folder / _SOURCE).read_text(encoding="utf-8"))
-
     @contextlib.contextmanager
-    def held(self, fleet_file: Path) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Holds the fleet file for this process.
 
         Raises:
             AlreadyRunningError: another supervisor holds it.
             StateDirError: the folder cannot be written.
         """
+        descriptor = self._acquired()
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise StateDirError(f"{self._folder} cannot be written: {exc.strerror}") from exc
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise AlreadyRunningError(str(fleet_file)) from exc
-            (self._folder / _SOURCE).write_text(str(fleet_file.resolve()), encoding="utf-8")
             self.socket.unlink(missing_ok=True)  # of a supervisor that was killed
+            (self._folder / _SOURCE).write_text(str(self.fleet_file), encoding="utf-8")
+            _remove_left_over(self._folder.parent)
             yield
-            self.socket.unlink(missing_ok=True)
         finally:
+            _remove(self._folder)
             os.close(descriptor)
 
     def is_held(self) -> bool:
         """Whether a supervisor has the fleet file now."""
-        try:
-            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
+        descriptor = _locked(self._folder)
+        if descriptor is None:
+            return (self._folder / _LOCK).exists()
+        os.close(descriptor)
         return False
+
+    def _acquired(self) -> int:
+        for _ in range(_LOOKS):
+            try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                (self._folder / _LOCK).touch(mode=0o600)
+            except FileNotFoundError:  # its last holder has just removed it
+                continue
+            except OSError as exc:
+                raise StateDirError(f"{self._folder} cannot be written: {exc.strerror}") from exc
+            descriptor = _locked(self._folder)
+            if descriptor is not None:
+                return descriptor
+            time.sleep(_LOOK_SECONDS)
+        raise AlreadyRunningError(str(self.fleet_file))
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that has a folder's lock; None if there is no lock, or another has it."""
+    path = folder / _LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The one who had it may have removed the file meanwhile: this is a lock on nothing then.
+        if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder whose lock this process has: the lock last."""
+    for name in (_SOCKET, _SOURCE, _LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the next one is in it already
+        folder.rmdir()
+
+
+def _remove_left_over(root: Path) -> None:
+    """Removes the folders of supervisors that were killed."""
+    for folder in root.iterdir():
+        descriptor = _locked(folder)
+        if descriptor is not None:
+            _remove(folder)
+            os.close(descriptor)
 
 
 def state_dir_of(fleet_file: Path, environ: Mapping[str, str]) -> StateDir:
@@ -98,7 +138,7 @@ def state_dir_of(fleet_file: Path, environ: Mapping[str, str]) -> StateDir:
         StateDirError: the folder above is not private to this user.
     """
     name = hashlib.sha256(str(fleet_file.resolve()).encode()).hexdigest()[:16]
-    return StateDir(_private_root(environ) / name)
+    return StateDir(_private_root(environ) / name, fleet_file.resolve())
 
 
 def running_fleets(environ: Mapping[str, str]) -> list[StateDir]:
@@ -107,8 +147,12 @@ def running_fleets(environ: Mapping[str, str]) -> list[StateDir]:
     Raises:
         StateDirError: the folder above is not private to this user.
     """
-    folders = (StateDir(path) for path in sorted(_private_root(environ).iterdir()))
-    return [folder for folder in folders if folder.is_held()]
+    found = []
+    for folder in sorted(_private_root(environ).iterdir()):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has just ended
+            source = (folder / _SOURCE).read_text(encoding="utf-8")
+            found.append(StateDir(folder, Path(source)))
+    return [fleet for fleet in found if fleet.is_held()]
 
 
 def _private_root(environ: Mapping[str, str]) -> Path:

@@ -8,6 +8,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -148,10 +150,54 @@ def test_the_socket_is_the_users_alone_and_a_killed_supervisor_is_no_fleet(start
     eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
     assert running_fleets(os.environ) == []
     assert state.socket.exists(), "left behind, and not taken for a supervisor"
-    with state.held(tmp_path / "fleet.yaml"):
+    with state.held():
         assert not state.socket.exists()
-        with pytest.raises(AlreadyRunningError), state.held(tmp_path / "fleet.yaml"):
+        with pytest.raises(AlreadyRunningError), state.held():
             pass
+
+
+def test_nothing_is_left_of_a_fleet_that_was_stopped_nor_of_one_that_was_killed(tmp_path):
+    environ = {"PARAGONE_STATE_DIR": str(tmp_path / "state")}
+    stopped, killed = (state_dir_of(tmp_path / name, environ) for name in ("a.yaml", "b.yaml"))
+    hold = "import os, sys; from pathlib import Path; from controller.fleet import state_dir as s\n"
+    hold += f"with s.state_dir_of(Path({str(tmp_path / 'b.yaml')!r}), {environ!r}).held():\n"
+    hold += "    os._exit(0)"
+    subprocess.run([sys.executable, "-c", hold], check=True)
+    assert killed.socket.parent.is_dir()
+    with stopped.held():
+        assert [each.name for each in (tmp_path / "state").iterdir()] == [
+            stopped.socket.parent.name
+        ]
+        assert stopped.is_held()
+    assert list((tmp_path / "state").iterdir()) == []
+    assert not stopped.is_held()
+
+
+def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_path):
+    environ = {"PARAGONE_STATE_DIR": str(tmp_path / "state")}
+    inside, most, held = [0], [0], [0]
+
+    def hold_often() -> None:
+        for _ in range(30):
+            state = state_dir_of(tmp_path / "a.yaml", environ)
+            try:
+                with state.held():
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    held[0] += 1
+                    time.sleep(0.001)
+                    inside[0] -= 1
+            except AlreadyRunningError:
+                pass
+
+    threads = [threading.Thread(target=hold_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert held[0] > 30
+    assert list((tmp_path / "state").iterdir()) == []
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path):
