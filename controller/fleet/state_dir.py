@@ -1,8 +1,8 @@
 """Where a running supervisor is found: a private folder for each fleet file, with a lock in it.
 
 The lock is the kernel's (`flock`), so that it ends with its process, however that goes; the socket
-beside it is only as good as the lock. Whoever holds the lock may remove the folder, and does so when
-it ends; the folder of one that was killed goes when the next fleet starts.
+beside it is only as good as the lock. Whoever holds the lock may remove the folder, and does so at
+its end; the folder of one that was killed goes when the next fleet starts.
 """
 
 from __future__ import annotations
