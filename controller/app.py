@@ -121,7 +121,7 @@ def create_app(
             settings.fleet_token.get_secret_value(), what="The fleet's token"
         )
     registry = Registry(clock=clock, wall_clock=wall_clock)
-    in_flight = InFlight(clock=clock)
+    in_flight = InFlight()
     lines = Lines(max_waiting=settings.max_queue, clock=clock)
     metrics = Metrics(registry, in_flight, lines, clock=clock)
     upstream = Upstream(

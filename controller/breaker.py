@@ -44,9 +44,9 @@ class Breaker:
     @property
     def lets_pass(self) -> bool:
         """Whether a request may be given to the worker while others could take it."""
-        if self.state is BreakerState.HALF_OPEN:
-            return not self.is_probing
-        return self.state is BreakerState.CLOSED
+        if self.state is BreakerState.CLOSED:
+            return True
+        return self.state is BreakerState.HALF_OPEN and not self.is_probing
 
     def fail(self, reason: str, now: float) -> None:
         """A request failed in a way that is the worker's fault."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
 
 from controller.breaker import BreakerState
 from controller.calls import RelayRequest, can_ask
@@ -16,11 +17,51 @@ from controller.protocol.errors import ParagoneError, QueueTimeoutError, Unsuppo
 from controller.registry import Registry
 from controller.reply import Reply
 from controller.routing import RoutingHints
-from controller.worker_record import WorkerRecord
+from controller.worker_record import Carrying, WorkerRecord
 
 
 class NobodyLeftError(Exception):
     """All workers of the model were tried."""
+
+
+class Visit(Carrying):
+    """``with`` it: a request is with a worker, perhaps as its breaker's probe.
+
+    When it leaves, the next one in line looks.
+
+    Args:
+        record: the worker.
+        hints: of the request.
+        lines: where others wait.
+    """
+
+    __slots__ = ("_lines", "_model", "_probe")
+
+    def __init__(self, record: WorkerRecord, hints: RoutingHints, lines: Lines) -> None:
+        super().__init__(record, hints.tokens)
+        self._model = hints.model
+        self._lines = lines
+        self._probe: ExitStack | None = None
+
+    def __enter__(self) -> None:
+        breaker = self._record.breaker
+        if breaker.state is BreakerState.HALF_OPEN:
+            self._probe = ExitStack()
+            self._probe.enter_context(breaker.probe())
+        super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, exc, traceback)
+        if self._probe is not None:
+            self._probe.close()
+        self._lines.note_departure(self._model)
+        if not self._lines.are_empty:
+            self._lines.wake(self._record.model_names)
 
 
 class Choosing:
@@ -97,18 +138,9 @@ class Choosing:
             return []
         return [r for r in rotation if r not in tried and can_ask(r, reply)]
 
-    @contextmanager
-    def carrying(self, record: WorkerRecord, hints: RoutingHints) -> Iterator[None]:
+    def carrying(self, record: WorkerRecord, hints: RoutingHints) -> Visit:
         """Counts a request as with a worker while the block runs, then lets the next one look."""
-        try:
-            with record.carrying(hints.tokens):
-                if record.breaker.state is BreakerState.HALF_OPEN:
-                    with record.breaker.probe():
-                        yield
-                else:
-                    yield
-        finally:
-            self._lines.note_departure(record.model_names, hints.model)
+        return Visit(record, hints, self._lines)
 
     def _pick(
         self, request: RelayRequest, reply: Reply, tried: Sequence[WorkerRecord]
@@ -128,7 +160,9 @@ class Choosing:
                     param="model",
                 )
         with_room = [record for record in candidates if record.has_room]
-        return self._policy(with_room, request.hints, self._rng) if with_room else None
+        if len(with_room) < 2:  # there is nothing to choose
+            return with_room[0] if with_room else None
+        return self._policy(with_room, request.hints, self._rng)
 
     async def _wait(self, place: Place, reply: Reply, model: str, began: float) -> None:
         """Until there may be room; meanwhile the client is told that somebody is there.

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from types import TracebackType
 
 from controller.protocol.errors import DrainingError
 
 RETRY_AFTER_SECONDS = 5.0  # about what a restart takes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class OpenRequest:
-    """One request that is being answered; ``arrival`` on the monotonic clock."""
+    """``with`` it: one request that is being answered; ``arrival`` on the monotonic clock."""
 
-    model: str
-    arrival: float
-    task: asyncio.Task[object] | None
+    __slots__ = ("_in_flight", "arrival", "model", "task")
+
+    def __init__(self, in_flight: InFlight, model: str, arrival: float) -> None:
+        self._in_flight = in_flight
+        self.model = model
+        self.arrival = arrival
+        self.task = asyncio.current_task()
+
+    def __enter__(self) -> None:
+        self._in_flight.note_begin(self)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._in_flight.note_end(self)
 
 
 class InFlight:
-    """Counts open requests; once a drain has begun it takes no new ones.
+    """Counts open requests; once a drain has begun it takes no new ones."""
 
-    Args:
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, *, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._open: set[OpenRequest] = set()
         self._none_open = asyncio.Event()
         self._none_open.set()
         self.is_draining = False
         self.is_cut_off = False  # the drain's patience is over: open requests end with an error
 
-    @contextmanager
-    def track(self, model: str) -> Iterator[OpenRequest]:
+    def track(self, model: str, arrival: float) -> OpenRequest:
         """Counts a request, made in the task that answers it, while the block runs.
 
         Raises:
@@ -48,15 +55,18 @@ class InFlight:
                 "The controller is shutting down and takes no new requests; try again shortly",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-        request = OpenRequest(model, self._clock(), asyncio.current_task())
+        return OpenRequest(self, model, arrival)
+
+    def note_begin(self, request: OpenRequest) -> None:
+        """A request is open from now."""
         self._open.add(request)
         self._none_open.clear()
-        try:
-            yield request
-        finally:
-            self._open.remove(request)
-            if not self._open:
-                self._none_open.set()
+
+    def note_end(self, request: OpenRequest) -> None:
+        """It is not any more."""
+        self._open.remove(request)
+        if not self._open:
+            self._none_open.set()
 
     def __iter__(self) -> Iterator[OpenRequest]:
         return iter(self._open)

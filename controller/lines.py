@@ -105,20 +105,22 @@ class Lines:
             else:
                 del self._lines[model]
 
-    def note_departure(self, models: Iterable[str], answered: str) -> None:
-        """A worker of ``models`` has answered a request for one of them, and has room again."""
-        pace = self._paces.get(answered)
+    @property
+    def are_empty(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not self._lines
+
+    def note_departure(self, model: str) -> None:
+        """A request for a model was answered: its pace is known better."""
+        pace = self._paces.get(model)
         if pace is None:
             if len(self._paces) >= MAX_PACES:
                 del self._paces[next(iter(self._paces))]
-            pace = self._paces[answered] = _Pace(self._clock)
+            pace = self._paces[model] = _Pace(self._clock)
         pace.note_departure()
-        self.wake(models)
 
     def wake(self, models: Iterable[str]) -> None:
         """The first of each line may look for a worker."""
-        if not self._lines:
-            return
         for model in models:
             line = self._lines.get(model)
             if line:

@@ -137,11 +137,13 @@ class Registry:
         """
         now = self._clock()
         serving = self._by_model.get(model, {}).values()
+        best = [r for r in serving if r.is_live(now) and r.breaker.lets_pass and r.is_punctual(now)]
+        if best:
+            return best
         live = [record for record in serving if record.is_live(now)]
         if not live:
             raise self.absence(model)
-        trusted = [record for record in live if record.breaker.lets_pass]
-        return [record for record in trusted if record.is_punctual(now)] or trusted or live
+        return [record for record in live if record.breaker.lets_pass] or live
 
     def absence(self, name: str) -> ModelNotFoundError | ModelLoadingError | NoLiveWorkerError:
         """Why nobody can answer for a model, and what to do."""

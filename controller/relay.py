@@ -165,11 +165,11 @@ class Relay:
         request, reply = exchange.request, exchange.reply
         model = request.hints.model
         try:
-            with self._choosing.carrying(record, request.hints):
-                async with self._vigil.watch(
-                    record, may_move=lambda: self._may_move(exchange)
-                ) as progress:
-                    await self._exchange(record, exchange, progress)
+            with (
+                self._choosing.carrying(record, request.hints),
+                self._vigil.watch(record, may_move=lambda: self._may_move(exchange)) as progress,
+            ):
+                await self._exchange(record, exchange, progress)
         except _RefusedError as exc:
             exchange.refusal = exc
             self._metrics.failed_attempts.labels(f"status_{exc.status}").inc()

@@ -26,20 +26,27 @@ KEY_SAMPLE = 1024  # characters of each end that tell two images or prompts apar
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_new_tokens")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take four times as long to make
 class RoutingHints:
     """What a dispatch policy may know of a request.
 
-    ``tokens`` is its estimated cost in answer tokens. ``affinity_key`` (16 bytes) is equal for the
-    turns of a conversation and for questions about the same image.
+    ``tokens`` is its estimated cost in answer tokens. ``distinct`` is a sample of what the turns of
+    a conversation, or questions about the same image, have in common.
     """
 
     model: str
     tokens: int = DEFAULT_ANSWER_TOKENS
-    affinity_key: bytes | None = None
+    distinct: str | None = None
     stream: bool = False
     timeout_seconds: float | None = None  # what the request itself allows for its answer
     beginning: str = ""  # the text that a legacy answer begins with: the prompt, if it is echoed
+
+    @property
+    def affinity_key(self) -> bytes | None:
+        """A digest of `distinct`, 16 bytes; None where that is None."""
+        if self.distinct is None:
+            return None
+        return hashlib.blake2b(self.distinct.encode(errors="replace"), digest_size=16).digest()
 
 
 def routing_hints(body: bytes) -> RoutingHints:
@@ -80,10 +87,6 @@ def routing_hints(body: bytes) -> RoutingHints:
         pictures = request.get("images")
         if isinstance(pictures, list) and pictures and isinstance(pictures[0], str):
             images, first_image = len(pictures), pictures[0]
-    limit = next((request[name] for name in _LIMITS if request.get(name)), None)
-    answer = DEFAULT_ANSWER_TOKENS
-    if isinstance(limit, int) and limit > 0:
-        answer = min(limit, MOST_ANSWER_TOKENS)
     prompt_tokens = characters // CHARACTERS_PER_TOKEN + images * TOKENS_PER_IMAGE
     distinct = first_image or first_text
     timeout = request.get("timeout")
@@ -91,12 +94,23 @@ def routing_hints(body: bytes) -> RoutingHints:
         timeout = None  # the worker says what is wrong with it
     return RoutingHints(
         model=model,
-        tokens=answer + prompt_tokens // PREFILL_DISCOUNT,
-        affinity_key=None if distinct is None else _key(distinct),
+        tokens=_answer_tokens(request) + prompt_tokens // PREFILL_DISCOUNT,
+        distinct=None if distinct is None else _sample(distinct),
         stream=request.get("stream") is True,
         timeout_seconds=timeout,
         beginning=prompt if isinstance(prompt, str) and request.get("echo") is not False else "",
     )
+
+
+def _answer_tokens(request: dict[str, object]) -> int:
+    """How long its answer is likely to become."""
+    for name in _LIMITS:
+        limit = request.get(name)
+        if isinstance(limit, int) and limit > 0:
+            return min(limit, MOST_ANSWER_TOKENS)
+        if limit:
+            break
+    return DEFAULT_ANSWER_TOKENS
 
 
 def _contents(messages: object) -> Iterator[tuple[object, str, str]]:
@@ -118,10 +132,9 @@ def _contents(messages: object) -> Iterator[tuple[object, str, str]]:
                 yield role, "text", part["text"]
 
 
-def _key(content: str) -> bytes:
-    """A digest of both ends and the length: encoded images differ at their ends."""
-    sample = f"{len(content)}:{content[:KEY_SAMPLE]}{content[-KEY_SAMPLE:]}"
-    return hashlib.blake2b(sample.encode(errors="replace"), digest_size=16).digest()
+def _sample(content: str) -> str:
+    """Both ends and the length: encoded images differ at their ends."""
+    return f"{len(content)}:{content[:KEY_SAMPLE]}{content[-KEY_SAMPLE:]}"
 
 
 def _kind(value: object) -> str:

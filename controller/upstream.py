@@ -10,8 +10,7 @@ import asyncio
 import errno
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -30,6 +29,8 @@ from controller.protocol.errors import InternalError
 
 __all__ = ["Answer", "Headers", "LostError", "UnreachableError", "Upstream", "UpstreamError"]
 
+Server = tuple[str, int, bool]  # host, port, whether it is asked over TLS
+
 # Servers close idle connections after 5 s (uvicorn's default) or more; leaving first avoids
 # sending a request into a connection that is being closed.
 KEEP_ALIVE_SECONDS = 4.0
@@ -37,6 +38,8 @@ KEEP_ALIVE_SECONDS = 4.0
 
 class Answer:
     """A worker's answer: status and headers are here, the body is read in pieces."""
+
+    __slots__ = ("headers", "read", "status")
 
     def __init__(self, connection: Connection) -> None:
         self.status = connection.status
@@ -69,13 +72,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where a URL leads, and the lines that every request to it begins with."""
+    """Where a URL leads, and what follows the method of every request to it."""
 
-    host: str
-    port: int
-    is_tls: bool
-    path: str
-    authority: str
+    server: Server
+    beginning: str
 
 
 @lru_cache(maxsize=4096)
@@ -88,7 +88,8 @@ def _target(url: str) -> _Target:
     authority = f"[{host}]" if ":" in host else host
     if parsed.explicit_port is not None:
         authority += f":{parsed.port}"
-    return _Target(host, parsed.port, parsed.scheme == "https", parsed.raw_path_qs, authority)
+    server = (host, parsed.port, parsed.scheme == "https")
+    return _Target(server, f" {parsed.raw_path_qs} HTTP/1.1\r\nhost: {authority}\r\n")
 
 
 def host_of(address: str) -> str | None:
@@ -98,9 +99,37 @@ def host_of(address: str) -> str | None:
     the other may take elsewhere.
     """
     try:
-        return _target(address).host
+        return _target(address).server[0]
     except ValueError:
         return None
+
+
+class Exchange:
+    """One request to a worker, and its answer: see `Upstream.request`.
+
+    Not a generator: this is on every request's way.
+    """
+
+    __slots__ = ("_body", "_connection", "_head", "_server", "_upstream")
+
+    def __init__(self, upstream: Upstream, server: Server, head: bytes, body: bytes | None) -> None:
+        self._upstream = upstream
+        self._server = server
+        self._head = head
+        self._body = body
+        self._connection: Connection
+
+    async def __aenter__(self) -> Answer:
+        self._connection = await self._upstream.open(self._server, self._head, self._body)
+        return Answer(self._connection)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._upstream.close(self._server, self._connection)
 
 
 class Upstream:
@@ -114,7 +143,7 @@ class Upstream:
     def __init__(self, *, connect_seconds: float, tls: ssl.SSLContext | None = None) -> None:
         self._connect_seconds = connect_seconds
         self._tls = tls or ssl.create_default_context()
-        self._idle: dict[tuple[str, int, bool], deque[Connection]] = {}
+        self._idle: dict[Server, deque[Connection]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -137,50 +166,64 @@ class Upstream:
         self._idle.clear()
         await asyncio.sleep(0)  # the loop closes what was aborted
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncIterator[Answer]:
-        """Sends a request and yields the answer once its head is there.
+    ) -> Exchange:
+        """``async with`` it: sends a request and gives the answer once its head is there.
 
         Leaving the block before the body was read to its end closes the connection, which tells
         the worker to stop.
 
         Raises:
-            UnreachableError: nothing accepted the connection.
-            LostError: it ended before the answer's head.
-            InternalError: this process is out of file descriptors.
+            UnreachableError: the address is no URL, or a header would break the request; entering
+                the block raises it where nothing accepts the connection.
+            LostError: on entering, it ended before the answer's head.
+            InternalError: on entering, this process is out of file descriptors.
         """
         try:
             target = _target(url)
         except ValueError as exc:
             raise UnreachableError(f"its address {url} is not a URL") from exc
-        key = (target.host, target.port, target.is_tls)
-        head = _head(method, target, headers, body)
-        used = self._take(key)
-        connection = used or await self._connect(key)
+        return Exchange(self, target.server, _head(method, target, headers, body), body)
+
+    async def open(self, server: Server, head: bytes, body: bytes | None) -> Connection:
+        """A connection on which a request was sent, and its answer's head read.
+
+        Raises:
+            UnreachableError, LostError, InternalError: as `request` does.
+        """
+        used = self._take(server)
+        connection = used or await self._connect(server)
         try:
             try:
                 await connection.ask(head, body)
             except LostError:
                 # The worker may have closed it just when this request was sent. A question that
                 # changes nothing can be asked again; others are for those who know what they do.
-                if used is None or method != "GET":
+                if used is None or not head.startswith(b"GET "):
                     raise
                 connection.abort()
-                connection = await self._connect(key)
+                connection = await self._connect(server)
                 await connection.ask(head, body)
-            yield Answer(connection)
-        finally:
-            if connection.can_be_used_again:
-                connection.idle_since = self._loop.time()
-                self._idle.setdefault(key, deque()).append(connection)
-            else:
-                connection.abort()
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
-    def _take(self, key: tuple[str, int, bool]) -> Connection | None:
+    def close(self, server: Server, connection: Connection) -> None:
+        """Keeps a connection whose answer was read to its end, and ends any other."""
+        if connection.can_be_used_again:
+            connection.idle_since = self._loop.time()
+            idle = self._idle.get(server)
+            if idle is None:
+                idle = self._idle[server] = deque()
+            idle.append(connection)
+        else:
+            connection.abort()
+
+    def _take(self, server: Server) -> Connection | None:
         """The connection that was used last: it is the likeliest to be there still."""
-        idle = self._idle.get(key)
+        idle = self._idle.get(server)
         oldest = self._loop.time() - KEEP_ALIVE_SECONDS
         while idle:
             connection = idle.pop()
@@ -189,8 +232,8 @@ class Upstream:
             connection.abort()
         return None
 
-    async def _connect(self, key: tuple[str, int, bool]) -> Connection:
-        host, port, is_tls = key
+    async def _connect(self, server: Server) -> Connection:
+        host, port, is_tls = server
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await self._loop.create_connection(
@@ -220,12 +263,16 @@ class Upstream:
 
 
 def _head(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    """A request's head."""
-    lines = [f"{method} {target.path} HTTP/1.1", f"host: {target.authority}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body is not None:
-        lines.append(f"content-length: {len(body)}")
-    head = "\r\n".join(lines)
-    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+    """A request's head.
+
+    Raises:
+        UnreachableError: a header would be more than one.
+    """
+    head = method + target.beginning
+    for name, value in headers.items():
+        head += f"{name}: {value}\r\n"
+    num_lines = 2 + len(headers)
+    if head.count("\n") != num_lines or head.count("\r") != num_lines:
         raise UnreachableError("a header for it holds a line break")
-    return (head + "\r\n\r\n").encode("latin-1", errors="replace")
+    head += "\r\n" if body is None else f"content-length: {len(body)}\r\n\r\n"
+    return head.encode("latin-1", errors="replace")

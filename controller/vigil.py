@@ -23,7 +23,7 @@ class HungError(Exception):
 
 
 class Watch:
-    """``async with`` it: one request's wait for a worker. Cancelled if the worker hangs.
+    """``with`` it, inside a task: one request's wait for a worker, cancelled if the worker hangs.
 
     Not an `asyncio.timeout`, which would be most of what a short request's wait costs.
 
@@ -33,6 +33,17 @@ class Watch:
         may_move: whether another worker could take the request over now.
         clock: monotonic seconds.
     """
+
+    __slots__ = (
+        "_cancellations_before",
+        "_clock",
+        "_hangs",
+        "_may_move",
+        "_progress_at",
+        "_record",
+        "_task",
+        "_watches",
+    )
 
     def __init__(
         self,
@@ -48,7 +59,7 @@ class Watch:
         self._progress_at = clock()  # when the last byte came
         self._hangs = False
 
-    async def __aenter__(self) -> Callable[[], None]:
+    def __enter__(self) -> Callable[[], None]:
         """Begins the watch; the function is to be called at each sign of progress."""
         task = asyncio.current_task()
         if task is None:
@@ -58,7 +69,7 @@ class Watch:
         self._watches.add(self)
         return self._note_progress
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         exc: BaseException | None,

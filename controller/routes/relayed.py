@@ -37,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 # Of the client's headers a worker needs these; its credentials are for the controller alone.
 _FORWARDED = frozenset({b"accept", b"baggage", b"traceparent", b"tracestate"})
+_TIMEOUT_HEADER = TIMEOUT_HEADER.encode()
+
+
+_UNTRACED: AbstractContextManager[Mapping[str, str]] = nullcontext({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,20 @@ class RequestLimits:
     body_seconds: float
     answer_seconds: float | None = None  # None: as long as they take
 
-    def answer_seconds_of(self, scope: Scope, hints: RoutingHints) -> float | None:
+    def answer_seconds_of(
+        self, headers: Mapping[bytes, bytes], hints: RoutingHints
+    ) -> float | None:
         """The time that one request has from its arrival: the least of what is said.
 
         Raises:
             BadRequestError: the header is no number of seconds.
         """
-        timeout_header = TIMEOUT_HEADER.encode()
-        said = next((v for name, v in scope["headers"] if name == timeout_header), None)
-        times = [self.answer_seconds, hints.timeout_seconds]
-        if said is not None:
-            times.append(_seconds(said))
-        return min((time for time in times if time is not None), default=None)
+        said = headers.get(_TIMEOUT_HEADER)
+        seconds = None if said is None else _seconds(said)
+        for other in (self.answer_seconds, hints.timeout_seconds):
+            if other is not None and (seconds is None or other < seconds):
+                seconds = other
+        return seconds
 
 
 def _seconds(said: bytes) -> float:
@@ -121,8 +127,11 @@ class RelayedRoute:
             )
             hints = routing_hints(body)
             reply.expect(stream=hints.stream, beginning=hints.beginning)
-            with self._in_flight.track(hints.model), self._traced(scope, hints, reply) as context:
-                seconds = limits.answer_seconds_of(scope, hints)
+            with (
+                self._in_flight.track(hints.model, arrival),
+                self._traced(scope, hints, reply) as context,
+            ):
+                seconds = limits.answer_seconds_of(dict(scope["headers"]), hints)
                 deadline = None if seconds is None else arrival + seconds
                 headers = _forwarded(scope, context, self._name)
                 request = RelayRequest(self._path, body, headers, hints, arrival, deadline)
@@ -166,7 +175,7 @@ class RelayedRoute:
     ) -> AbstractContextManager[Mapping[str, str]]:
         """A span around the answer; yields the trace context that goes to the worker."""
         if self._tracing is None:
-            return nullcontext({})
+            return _UNTRACED
         return self._tracing.span(scope["headers"], self._path, hints.model, reply)
 
     async def _answer_within(
@@ -196,13 +205,10 @@ def _forwarded(scope: Scope, context: Mapping[str, str], name: str) -> dict[str,
     Raises:
         RequestLoopError: the request has been passed on under this ``name`` before.
     """
-    headers = {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in scope["headers"]
-        if name in _FORWARDED
-    }
+    headers = {"content-type": "application/json", "x-request-id": scope["state"]["request_id"]}
+    for key, value in scope["headers"]:
+        if key in _FORWARDED:
+            headers[key.decode("latin-1")] = value.decode("latin-1")
     headers.update(context)
-    headers["content-type"] = "application/json"
-    headers["x-request-id"] = scope["state"]["request_id"]
     headers["via"] = passed_on(name, scope["headers"])
     return headers

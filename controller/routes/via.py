@@ -31,6 +31,8 @@ def passed_on(name: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         RequestLoopError: the request has been here before.
     """
     so_far = [value.decode("latin-1") for key, value in headers if key == HEADER]
+    if not so_far:
+        return f"1.1 {name}"
     if any(name in each for each in so_far):
         raise RequestLoopError(RequestLoopError.explanation)
     return ", ".join([*so_far, f"1.1 {name}"])

@@ -62,7 +62,7 @@ ANY_HINTS = st.builds(
     RoutingHints,
     model=st.just("demo"),
     tokens=st.integers(1, 10_000),
-    affinity_key=st.none() | st.binary(min_size=16, max_size=16),
+    distinct=st.none() | st.text(),
 )
 
 
@@ -131,7 +131,7 @@ def test_an_unmeasured_worker_counts_as_an_average_one() -> None:
     assert least_work([fast, new, slow], HINTS, rng()) is fast
 
 
-KEYED = [RoutingHints(model="demo", affinity_key=bytes([n]) * 16) for n in range(200)]
+KEYED = [RoutingHints(model="demo", distinct=f"image {n}") for n in range(200)]
 
 
 def test_affinity_returns_the_same_image_to_the_same_worker() -> None:

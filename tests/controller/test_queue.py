@@ -159,7 +159,7 @@ def test_retry_after_is_the_pace_of_late_times_the_line() -> None:
     lines = Lines(max_waiting=2, clock=clock)
     assert lines.retry_after_seconds("m") == UNKNOWN_PACE_SECONDS
     for _ in range(5):
-        lines.note_departure(["m"], "m")
+        lines.note_departure("m")
         clock.now += 2
     with lines.join("m", ahead=False), lines.join("m", ahead=False):
         with pytest.raises(QueueFullError) as caught, lines.join("m", ahead=False):

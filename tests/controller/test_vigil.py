@@ -27,7 +27,7 @@ class Scene:
         self.progress = lambda: None
 
     async def wait(self) -> None:
-        async with self.vigil.watch(self.record, may_move=lambda: self.may_move) as progress:
+        with self.vigil.watch(self.record, may_move=lambda: self.may_move) as progress:
             self.progress = progress
             await asyncio.sleep(3600)
 
