@@ -117,8 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         before_shutdown=worker.leave,
         settings=settings,
     )
-    if not is_loopback(settings.host):
-        _log.warning("it asks for no key: whoever reaches %s can send requests", settings.host)
+    _warn_of_strangers(settings)
     _log.info("worker of %s listens on %s://%s:%d", name, settings.scheme, settings.host, port)
     serve(server, sock)
     code = EXIT_FAILED if worker.lifecycle.state is WorkerState.FAILED else 0
@@ -128,6 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _warn_of_strangers(settings: WorkerSettings) -> None:
+    """Not refused, as the controller would: LLaVA's published command lines listen everywhere."""
+    if is_loopback(settings.host) or settings.allow_anonymous_network_access:
+        return
+    _log.warning(
+        "this worker asks for no key: whoever reaches %s can send requests past the controller and "
+        "its keys. --host 127.0.0.1 is enough for a controller on this machine; for others, let "
+        "controllers alone reach the port, and say --allow-anonymous-network-access",
+        settings.host,
+    )
 
 
 def _progress_bar(settings: WorkerSettings) -> ProgressBar | None:

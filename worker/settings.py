@@ -68,6 +68,12 @@ class WorkerSettings(ProcessSettings, AdapterSettings):
         "line, where others on the machine can read it",
     )
     no_register: bool = Field(default=False, description="serve without any controller")
+    allow_anonymous_network_access: bool = Field(
+        default=False,
+        description="say that whoever reaches this worker beyond this machine may send requests, "
+        "past the controller's keys; without it that is warned of, and not refused, as LLaVA's "
+        "published command lines listen so",
+    )
     heartbeat_seconds: float = Field(
         default=1.0, gt=0, le=300, description="how often controllers hear from this worker"
     )

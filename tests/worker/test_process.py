@@ -190,3 +190,12 @@ async def test_a_taken_port_ends_it_before_anything_is_loaded():
 def test_importing_it_neither_needs_torch_nor_does_anything():
     code = "import worker.__main__, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | ENVIRON)
+
+
+@pytest.mark.parametrize(("flags", "warns"), [([], True), (["--allow-anonymous"], False)])
+async def test_a_worker_beyond_this_machine_starts_and_warns_unless_told_in_words(flags, warns):
+    # As LLaVA's published command lines have it; flags may be abbreviated there as here.
+    published = ["--host", "0.0.0.0", "--no-register", "--port", "0", "--model-path", CHECKPOINT]
+    async with worker(*published, *flags) as process:
+        await process.read_until("listens on")
+        assert ("this worker asks for no key" in process.log) is warns
