@@ -75,7 +75,7 @@ def test_rows_that_join_and_leave_at_any_time_say_what_generate_says(
             assert ours == generated(which, name)[:wanted][: len(ours)]
 
     check()
-    assert recorder.replayed > recorder.recorded > 0
+    assert recorder.replayed > 2 * recorder.recorded > 0
 
 
 @pytest.mark.parametrize("name", ["mistral with a window", "gemma3", "llama"])
@@ -83,7 +83,7 @@ def test_language_models_with_and_without_windows_are_replayed(name, monkeypatch
     recorder = Recorder()
     monkeypatch.setattr(families, "SlotModel", lambda *given: SlotModel(*given, capture=recorder))
     families.test_a_language_model_shares_batches(name)
-    assert recorder.replayed > 0
+    assert recorder.replayed > recorder.recorded > 0
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -93,7 +93,7 @@ def test_families_that_see_are_replayed(family, tmp_path, monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr(families, "SlotModel", lambda *given: SlotModel(*given, capture=recorder))
     families.test_a_family_that_sees_shares_batches(family, tmp_path)
-    assert recorder.replayed > 0
+    assert recorder.replayed > recorder.recorded > 0
 
 
 def test_rows_of_any_adapters_are_replayed_in_any_order(loras, monkeypatch):  # noqa: F811
@@ -112,7 +112,7 @@ def test_rows_of_any_adapters_are_replayed_in_any_order(loras, monkeypatch):  # 
     ]
     for order in [*orders, *orders]:
         check_adapters(model, order, expected)
-    assert recorder.replayed > recorder.recorded
+    assert recorder.replayed > 2 * recorder.recorded
     # Another adapter moves the matrices of all.
     before = recorder.recorded
     model.read_adapter("three", loras[1].path)()
@@ -145,7 +145,7 @@ def test_a_step_is_recorded_when_it_comes_again_and_anew_where_memory_moves():
     assert recorder.recorded == 0
     for _ in range(5):
         model.step([row])
-    assert (recorder.recorded, recorder.replayed) == (1, 5)
+    assert (recorder.recorded, recorder.replayed) == (1, 6)  # once more to see that it can be
     longer = read(model, "two")  # takes more memory than there was
     for _ in range(6):
         model.step([row, longer])
@@ -198,6 +198,23 @@ def test_what_cannot_be_recorded_is_said_once_and_goes_on_as_it_comes(caplog):
     ]
     model.close(row)
     assert model.kv_reserved_tokens == 0
+
+
+def test_a_replay_that_gives_something_else_is_not_believed(caplog):
+    def wrong(work):
+        logits = work() + 1
+        return lambda: logits
+
+    model = SlotModel(loaded(*LLAVA), capture=wrong)
+    with caplog.at_level(logging.WARNING, logger="worker.engine.graphs"):
+        row = read(model, "wide")
+        for _ in range(LONGEST - 1):
+            model.step([row])
+    assert row.answer == alone(LLAVA, "wide")[:LONGEST]
+    assert "other logits" in caplog.text
+    assert [card.cuda_graphs for card in model.cards] == [
+        "off: its replay gives other logits than the step itself"
+    ]
 
 
 def test_the_card_says_whether_steps_are_recorded():

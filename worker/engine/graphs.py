@@ -34,6 +34,8 @@ RowNumbers = tuple[int, int, int]
 PLAIN_STEPS = 3
 # Recorded at once; each takes some MiB of the device's memory.
 MAX_RECORDED = 64
+# How far a replay's logits may lie from the step's, as a share of the largest: kernels may differ.
+_TOLERANCE = 0.02
 # Spans grow by a quarter at most: what lies beyond a row's own tokens is read for nothing.
 LEAST_SPAN = 4 * LENGTH_STEP
 _PADDING: RowNumbers = (0, 0, 0)  # it writes to a free slot, and looks at nothing else
@@ -148,7 +150,12 @@ class DecodeGraphs:
         if self._capture is None:
             return None
         try:
-            return self._capture(work)
+            # The same step three times writes the same three times. Once for each size, so that a
+            # graph that went wrong on this machine is never believed.
+            expected = work().clone()
+            replay = self._capture(work)
+            _require_alike(replay(), expected)
+            return replay
         except RuntimeError as exc:  # of which all of torch's errors are
             self._failure = str(exc).strip().splitlines()[0] if str(exc).strip() else repr(exc)
             self._forget()
@@ -195,6 +202,12 @@ class CudaCapture:
             return logits
 
         return replay
+
+
+def _require_alike(logits: torch.Tensor, expected: torch.Tensor) -> None:
+    tolerance = _TOLERANCE * float(expected.abs().max())
+    if not torch.allclose(logits, expected, rtol=0, atol=tolerance, equal_nan=True):
+        raise RuntimeError("its replay gives other logits than the step itself")
 
 
 def batch_size(rows: int) -> int:
