@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from controller.fleet.spec import (
     CONTROLLER_NAME,
@@ -19,6 +20,9 @@ from controller.fleet.spec import (
     WorkerSpec,
 )
 from controller.protocol.fleet import Quantisation
+
+
+_ADAPTER_FLAG: Final = "--lora"  # NAME=PATH
 
 
 class ProcessKind(StrEnum):
@@ -80,7 +84,8 @@ class ProcessPlan:
     def shell_command(self) -> str:
         """The command as one types it; folders below the current one are written relative."""
         assignments = [f"{key}={shlex.quote(value)}" for key, value in self.env.items()]
-        words = ["python", "-m", self.kind.value, *(_shorten(arg) for arg in self.args)]
+        args = (before + _shorten(path) for before, path in paths_in(self.args))
+        words = ["python", "-m", self.kind.value, *args]
         return " ".join([*assignments, *(shlex.quote(word) for word in words)])
 
 
@@ -139,6 +144,8 @@ def _worker_plan(
     if worker.model_base is not None:
         flags += ["--model-base", worker.model_base]
     flags += ["--model-name", worker.name]
+    for name, path in worker.loras.items():
+        flags += [_ADAPTER_FLAG, f"{name}={path}"]
     if worker.quantisation is Quantisation.INT8:
         flags.append("--load-8bit")
     elif worker.quantisation is Quantisation.NF4:
@@ -174,6 +181,13 @@ def _worker_plan(
 def _thread_env(threads: int) -> dict[str, str]:
     """Without a limit each worker takes every core, and four of them wait for each other."""
     return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def paths_in(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each word of a command as what stands before its path, and its path or the word itself."""
+    for flag, word in zip(("", *args), args, strict=False):
+        name, equals, path = word.partition("=")
+        yield (name + equals, path) if flag == _ADAPTER_FLAG else ("", word)
 
 
 def _default_env(kind: ProcessKind) -> dict[str, str]:

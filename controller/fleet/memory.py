@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 import psutil
 from pydantic import BaseModel, ValidationError
 
-from controller.fleet.commands import ProcessKind, ProcessPlan
+from controller.fleet.commands import ProcessKind, ProcessPlan, paths_in
 from controller.fleet.spec import FleetSpec, WorkerSpec
 from controller.protocol.fleet import Quantisation
 
@@ -36,6 +36,7 @@ _SERVING_FLAGS: Final = frozenset(
         "--port",
         "--controller-address",
         "--worker-address",
+        "--lora",
         "--limit-model-concurrency",
         "--max-queue",
         "--threads",
@@ -98,6 +99,16 @@ def memory_problems(spec: FleetSpec, plans: Sequence[ProcessPlan]) -> list[str]:
     return problems + _too_small(known)
 
 
+def _size_of_files(worker: WorkerSpec) -> int:
+    folders = (worker.model_path, worker.model_base, *worker.loras.values())
+    return _size_in(folder for folder in folders if folder)
+
+
+def _size_in(folders: Iterable[str]) -> int:
+    files = [file for folder in folders for file in Path(folder).glob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def _is_local(worker: WorkerSpec) -> bool:
     """A hub's checkpoint may have to be fetched first; its worker says if it does not fit."""
     return worker.model_path.startswith("/")
@@ -106,9 +117,7 @@ def _is_local(worker: WorkerSpec) -> bool:
 def _are_small(workers: Sequence[WorkerSpec]) -> bool:
     if any(worker.device != "cpu" for worker in workers) and Path("/dev/nvidiactl").exists():
         return False
-    folders = [f for worker in workers for f in (worker.model_path, worker.model_base) if f]
-    files = [file for folder in folders for file in Path(folder).glob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
+    size = sum(_size_of_files(worker) for worker in workers)
     return size < _SMALL_PART * psutil.virtual_memory().available
 
 
@@ -151,7 +160,7 @@ def _too_small(known: Sequence[tuple[ProcessPlan, _Inspected]]) -> list[str]:
         devices = gpus or [device for device in inspected.devices if device.device == "cpu"]
         if needed is None or not devices:
             continue
-        amount = needed.least
+        amount = needed.least + _size_in(path for before, path in paths_in(plan.args) if before)
         if not gpus and "--no-mmap" not in plan.args:
             # Workers on the CPU map the same files into the same memory.
             weights = (plan.args[1], needed.held)

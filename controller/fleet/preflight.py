@@ -81,9 +81,11 @@ def _is_installed(name: str) -> bool:
 def _missing_folders(spec: FleetSpec) -> list[str]:
     problems = []
     for worker in spec.workers:
-        for key, value in (("model_path", worker.model_path), ("model_base", worker.model_base)):
+        adapters = [(f"loras.{name}", path) for name, path in worker.loras.items()]
+        base = [("model_base", worker.model_base)] if worker.model_base is not None else []
+        for key, value in (("model_path", worker.model_path), *base, *adapters):
             # A hub name is for the worker to find; only absolute paths are folders here.
-            if value is None or not value.startswith("/"):
+            if not value.startswith("/"):
                 continue
             folder = Path(value)
             if not folder.is_dir():

@@ -38,6 +38,8 @@ _LAST_PORT = 65_535
 # What a hub calls a model: owner/name. A folder is written with a leading ".", "/" or "~".
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 
+_MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 
 class FleetFileError(Exception):
     """The fleet file cannot be used; the message has a line for each thing wrong with it."""
@@ -120,7 +122,7 @@ class WorkerSpec(_ListeningProcess):
     """A worker: one checkpoint behind one port."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=_MODEL_NAME,
         description="the model's name in the API and on the page; also the process's",
     )
     model_path: str = Field(
@@ -129,6 +131,11 @@ class WorkerSpec(_ListeningProcess):
     )
     model_base: str | None = Field(
         default=None, description="the base language model of a LoRA or projector-only checkpoint"
+    )
+    loras: dict[str, str] = Field(
+        default_factory=dict,
+        description="adapters over the same base in memory, each a model of its own name: "
+        "{zh: ./lora-zh}; with model_base, the base is served too, by its folder's name",
     )
     quantisation: Quantisation = Field(
         default=Quantisation.NONE, description="how the language model's weights are held"
@@ -167,6 +174,14 @@ class WorkerSpec(_ListeningProcess):
     def _folder_is_resolved(cls, value: str | None, info: ValidationInfo) -> str | None:
         return None if value is None else _resolve(value, info)
 
+    @field_validator("loras")
+    @classmethod
+    def _adapters_are_resolved(cls, loras: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name in loras:
+            if not re.match(_MODEL_NAME, name):
+                raise ValueError(f"expected letters, digits, dots, - and _ in a name, not {name!r}")
+        return {name: _resolve(path, info) for name, path in loras.items()}
+
     @field_validator("loading")
     @classmethod
     def _template_is_resolved(cls, loading: Loading, info: ValidationInfo) -> Loading:
@@ -191,6 +206,12 @@ class WorkerSpec(_ListeningProcess):
             )
         if self.port + self.replicas - 1 > _LAST_PORT:
             raise ValueError(f"replicas: there are not {self.replicas} ports from {self.port} on")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_a_base(self) -> Self:
+        if self.loras and self.loading.merge_lora:
+            raise ValueError("loras: loading.merge_lora leaves no base that they could share")
         return self
 
     def replica(self, index: int) -> WorkerSpec:
@@ -247,6 +268,13 @@ class FleetSpec(Section):
                 problems.append(
                     f"workers[{index}].name: {worker.name!r} is also the name of workers[{first}]"
                 )
+        for index, worker in enumerate(self.workers):
+            for name in worker.loras:
+                first = by_name.setdefault(name, index)
+                if first != index or name == worker.name:
+                    problems.append(
+                        f"workers[{index}].loras.{name}: is also a model of workers[{first}]"
+                    )
         by_port: dict[int, str] = {}
         for owner, process in self.listening():
             count = process.replicas if isinstance(process, WorkerSpec) else 1

@@ -125,6 +125,33 @@ def test_everything_about_loading_can_be_said_in_the_fleet_file():
     assert (mapped.int8_threshold, mapped.chat_template) == (4.0, "vicuna_v1")
 
 
+ADAPTERS = """
+workers:
+  - name: full
+    model_path: ./full
+    model_base: ./base
+    loras: {zh: ./lora=1, de: owner/de}
+    port: 7003
+"""
+
+
+def test_a_worker_reads_the_adapters_of_the_fleet_file():
+    plan = plans(ADAPTERS)["full"]
+    settings = WorkerSettings.parse(plan.args, program="worker", env_prefix="UNSET_", environ={})
+    assert [(each.name, each.path) for each in settings.loras()] == [
+        ("full", "/fleets/full"),
+        ("zh", "/fleets/lora=1"),
+        ("de", "owner/de"),
+    ]
+
+
+def test_paths_below_the_current_folder_are_typed_short_adapters_too(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    plan = plans(ADAPTERS.replace("./", f"{tmp_path}/"))["full"]
+    assert "--model-path full --model-base base --model-name full " in plan.shell_command()
+    assert " --lora zh=lora=1 --lora de=owner/de " in plan.shell_command()
+
+
 def test_what_is_left_out_is_left_to_the_process():
     assert plans()["plain"].args == (
         *("--model-path", "/fleets/m", "--model-name", "plain", "--device", "auto"),

@@ -70,9 +70,18 @@ def test_workers_on_the_cpu_share_the_weights_that_they_map(answers):
     assert problem.startswith("this machine's memory: 18.00 GiB are needed")
 
 
+def test_adapters_take_memory_of_their_own(answers, tmp_path):
+    (tmp_path / "adapter.bin").write_bytes(bytes(1024))
+    answers["a"] = inspected("cuda:0", least=16, weights=8, free=16)
+    assert problems(A) == []
+    (problem,) = problems(A.replace("port: 1", f"port: 1, loras: {{zh: {tmp_path}}}"))
+    assert problem.startswith("GPU 3: 16.00 GiB are needed")
+
+
 def test_the_real_program_is_asked_with_the_workers_own_flags():
     model = Path(__file__).parents[2] / "worker" / "demo" / "demo-llava"
-    text = f"{{name: a, model_path: {model}, port: 1, device: cpu, quantisation: 4bit}}"
+    text = f"{{name: a, model_path: {model}, port: 1, device: cpu, quantisation: 4bit, "
+    text += f"loras: {{zh: {model}-zh-lora}}}}"
     spec = parse_fleet(f"workers: [{text}]", source="f.yaml", folder=Path("/"))
     plan = next(p for p in plan_fleet(spec, cores=1) if p.name == "a")
     answer = memory._inspect(plan)

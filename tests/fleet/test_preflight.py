@@ -62,12 +62,14 @@ def test_missing_and_empty_folders_are_named_with_their_key(model):
     (model / "empty").mkdir()
     found = problems(
         f"controller: {{port: {one}}}\n"
-        f"workers: [{{name: a, model_path: ./nowhere, model_base: ./empty, port: {two}}}]",
+        f"workers: [{{name: a, model_path: ./nowhere, model_base: ./empty, port: {two}, "
+        "loras: {zh: ./gone, here: ./model}}]",
         model,
     )
     assert found == [
         f"a: model_path: there is no folder {model}/nowhere",
         f"a: model_base: the folder {model}/empty is empty",
+        f"a: loras.zh: there is no folder {model}/gone",
     ]
 
 

@@ -21,7 +21,7 @@ workers:
   - {name: Big.One, model_path: /checkpoints/big, gpus: [2, 3], port: 7003}
   - {name: two, model_path: owner/name, model_base: /bases/big, port: 7004, device: cpu,
      replicas: 2, args: [--log-level, debug]}
-  - {name: any, model_path: /other/big, port: 7008}
+  - {name: any, model_path: /other/big, port: 7008, loras: {zh: /loras/big, hub: owner/lora}}
 """
 
 
@@ -71,6 +71,33 @@ def test_compose_gives_each_worker_its_profile_its_health_and_its_folders(spec):
     assert services["controller"]["ports"] == ["127.0.0.1:7001:7001"]
     assert services["controller"]["image"] != worker["image"]
     assert worker["environment"]["SHARED"] == 'a $$b "c" 100%'
+
+
+def test_adapters_are_mounted_and_named_where_they_are_inside(spec):
+    services = yaml.safe_load(render(spec, "compose")["docker-compose.yml"])["services"]
+    assert [(each["source"], each["target"]) for each in services["any"]["volumes"]] == [
+        ("/other/big", "/models/2/big"),
+        ("/loras/big", "/models/3/big"),
+    ]
+    inside = ["--lora", "zh=/models/3/big", "--lora", "hub=owner/lora"]
+    assert _adapters(services["any"]["command"]) == inside
+    documents = yaml.safe_load_all(render(spec, "kubernetes")["paragone.yaml"])
+    pods = {
+        d["metadata"]["name"]: d["spec"]["template"]["spec"]
+        for d in documents
+        if "vlm-any" in str(d)
+    }
+    container = pods["vlm-any"]["containers"][0]
+    assert _adapters(container["args"]) == inside
+    assert "/models/3/big" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    here = "--lora zh=/loras/big --lora hub=owner/lora"
+    assert here in render(spec, "slurm")["workers-1gpu.sbatch"]
+    assert here in render(spec, "systemd")["paragone-worker@7008.service.d/fleet.conf"]
+
+
+def _adapters(words: list[str]) -> list[str]:
+    first = words.index("--lora")
+    return words[first : first + 4]
 
 
 def test_every_file_that_an_image_is_made_of_is_there():

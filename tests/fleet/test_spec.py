@@ -110,6 +110,45 @@ def test_one_port_for_two_processes_is_refused(text, owners):
     assert owners in complaint(text)
 
 
+ADAPTERS = "workers: [{name: a, model_path: ./a, port: 1, loras: {zh: ./zh, de: owner/de}}%s]"
+
+
+def test_adapters_lie_where_checkpoints_do():
+    loras = parse(ADAPTERS % "").workers[0].loras
+    assert loras == {"zh": "/fleets/zh", "de": "owner/de"}
+    assert complaint(ADAPTERS.replace("./zh", "zh") % "") == (
+        "f.yaml:1: workers[0].loras: a folder is written ./zh, a hub name owner/name"
+    )
+    assert "not 'z h'" in complaint(ADAPTERS.replace("zh:", "z h:") % "")
+
+
+@pytest.mark.parametrize(
+    ("another", "problem"),
+    [
+        (
+            ", {name: zh, model_path: ./b, port: 2}",
+            "workers[0].loras.zh: is also a model of workers[1]",
+        ),
+        (
+            ", {name: b, model_path: ./b, port: 2, loras: {de: ./de}}",
+            "workers[1].loras.de: is also a model of workers[0]",
+        ),
+        (
+            ", {name: b, model_path: ./b, port: 2, loras: {b: ./c}}",
+            "workers[1].loras.b: is also a model of workers[1]",
+        ),
+    ],
+)
+def test_two_models_of_one_name_are_refused_adapters_among_them(another, problem):
+    assert problem in complaint(ADAPTERS % another)
+
+
+def test_adapters_over_a_base_that_would_be_gone_are_refused():
+    text = "workers: [{name: a, model_path: ./a, port: 1, loras: {b: ./b}, loading: {%s}}]"
+    assert "leaves no base that they could share" in complaint(text % "merge_lora: true")
+    assert parse(text % "merge_lora: false")
+
+
 @pytest.mark.parametrize("name", ["controller", "web"])
 def test_a_worker_cannot_take_the_name_of_another_process(name):
     text = f"workers: [{{name: {name}, model_path: ./a, port: 1}}]"

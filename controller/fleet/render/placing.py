@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.fleet.commands import ProcessKind, ProcessPlan, plan_fleet
+from controller.fleet.commands import ProcessKind, ProcessPlan, paths_in, plan_fleet
 from controller.fleet.spec import FleetSpec, WorkerSpec
 
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - a container's own network; what is published is said apart
@@ -34,19 +34,18 @@ class Folders:
 
     def mounted_by(self, plan: ProcessPlan) -> list[tuple[str, str]]:
         """The folders that a process needs: here, and there."""
-        return [
-            (here, self.inside[here]) for here in dict.fromkeys(plan.args) if here in self.inside
-        ]
+        paths = dict.fromkeys(path for _before, path in paths_in(plan.args))
+        return [(here, self.inside[here]) for here in paths if here in self.inside]
 
 
 def folders_of(plans: Iterable[ProcessPlan]) -> Folders:
     """A place below ``/models`` for every path on the workers' command lines."""
     paths = dict.fromkeys(
-        word
+        path
         for plan in plans
         if plan.kind is ProcessKind.WORKER
-        for word in plan.args
-        if word.startswith("/")
+        for _before, path in paths_in(plan.args)
+        if path.startswith("/")
     )
     taken: dict[str, str] = {}
     for path in paths:
@@ -70,9 +69,9 @@ def placed_args(
     """
     inside = {} if folders is None else folders.inside
     words: list[str] = []
-    for word in plan.args:
+    for before, path in paths_in(plan.args):
         previous = words[-1] if words else ""
-        words.append(replaced.get(previous, inside.get(word, word)))
+        words.append(replaced.get(previous, before + inside.get(path, path)))
     if _JSON_LOGS not in words:
         words += [_JSON_LOGS, "json"]
     if plan.kind is ProcessKind.CONTROLLER and replaced.get("--host") == EVERY_INTERFACE:
