@@ -155,7 +155,6 @@ class DecodeGraphs:
             expected = work().clone()
             replay = self._capture(work)
             _require_alike(replay(), expected)
-            return replay
         except RuntimeError as exc:  # of which all of torch's errors are
             self._failure = str(exc).strip().splitlines()[0] if str(exc).strip() else repr(exc)
             self._forget()
@@ -166,6 +165,7 @@ class DecodeGraphs:
                 self._failure,
             )
             return None
+        return replay
 
     def _forget(self) -> None:
         self._steps.clear()
