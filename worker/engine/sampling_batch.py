@@ -30,6 +30,10 @@ class SamplingBatch:
     def __init__(self) -> None:
         self._rows: _Rows | None = None
 
+    def forget(self) -> None:
+        """All rows have left."""
+        self._rows = None
+
     @torch.inference_mode()
     def sample(self, samplers: Sequence[Sampler], logits: torch.Tensor) -> list[Token]:
         """One token for each row.

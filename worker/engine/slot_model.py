@@ -267,8 +267,10 @@ class SlotModel(CheckpointModel):
             if last is not row:
                 self._kv.move(len(self._slots), slot, last.length)
                 self._slots[slot], last.slot = last, slot
-        if not self._slots and not self._keeps_memory():
-            self._kv.clear()
+        if not self._slots:
+            self._sampling.forget()
+            if not self._keeps_memory():
+                self._kv.clear()
         self._fit_prefixes()
 
     def _keeps_memory(self) -> bool:
