@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from controller.chassis.head_guard import HeadGuard
+from controller.chassis.http_server import HttpServerProtocol
 from controller.chassis.settings import ProcessSettings
 
 
@@ -64,7 +64,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=HeadGuard,
+                http=HttpServerProtocol,
+                interface="asgi3",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -6,6 +6,7 @@ import asyncio
 
 from starlette.types import Receive, Scope
 
+from controller.chassis.http_server import CLIENT
 from controller.protocol.errors import (
     BadRequestError,
     PayloadTooLargeError,
@@ -29,6 +30,9 @@ async def read_json_body(
         ClientGoneError: the client hung up within it.
     """
     _check_head(scope, max_bytes)
+    client = scope.get("extensions", {}).get(CLIENT)
+    if client is not None and client.has_whole_body:
+        return await _read(receive, max_bytes)
     try:
         async with asyncio.timeout(seconds):
             return await _read(receive, max_bytes)

@@ -135,7 +135,7 @@ class RelayedRoute:
                 deadline = None if seconds is None else arrival + seconds
                 headers = _forwarded(scope, context, self._name)
                 request = RelayRequest(self._path, body, headers, hints, arrival, deadline)
-                async with HangUp(receive) as hang_up:
+                async with HangUp(receive, scope) as hang_up:
                     if seconds is None:
                         await self._relay.answer(request, reply)
                     else:
