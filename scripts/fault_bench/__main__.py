@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import statistics
@@ -97,7 +98,11 @@ def main() -> None:
         help="another relay; {port} and {worker}, the workers' addresses, in its command are "
         "filled in",
     )
+    parser.add_argument("--say-why", action="store_true", help="log each failure's cause")
     arguments = vars(parser.parse_args())
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(message)s")
+    if arguments.pop("say_why"):
+        logging.getLogger("fault_bench").setLevel("INFO")
     subjects = [Subject(OURS, None)]
     subjects += [Subject(*peer.split("=", 1)) for peer in arguments.pop("peer")]
     faults = arguments.pop("fault") or list(FAULTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ import httpx
 import psutil
 from relay_bench.load import get
 from relay_bench.relays import free_port, pinned, relay_arguments, until_ok
+
+_log = logging.getLogger(__name__)
 
 CHUNKS_PER_SECOND = 100.0
 # A client's own patience; what takes longer has failed. Pages and SDKs wait longer, users do not.
@@ -128,10 +131,14 @@ def question(chunks: int) -> dict[str, object]:
 
 
 async def asks_well(client: httpx.AsyncClient, url: str) -> bool:
-    """Whether a short answer comes whole, within a client's patience."""
+    """Whether a short answer comes whole, within a client's patience; else why not is logged."""
     try:
         async with asyncio.timeout(CLIENT_SECONDS):
             reply = await client.post(f"{url}/v1/chat/completions", json=question(10))
-    except (httpx.HTTPError, TimeoutError):
+    except (httpx.HTTPError, TimeoutError) as exc:
+        _log.info("%s: %s", url, str(exc) or type(exc).__name__)
         return False
-    return reply.is_success and "[DONE]" in reply.text and '"error"' not in reply.text
+    if reply.is_success and "[DONE]" in reply.text and '"error"' not in reply.text:
+        return True
+    _log.info("%s: %d %s", url, reply.status_code, reply.text[-300:])
+    return False

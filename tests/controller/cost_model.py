@@ -34,18 +34,22 @@ PREFILL_SECONDS_PER_TOKEN = 0.0003
 DECODE_STEP_SECONDS = 0.02
 BATCH_GROWTH = 0.04  # each further row makes a step longer by this share
 
+# Draws an answer's length, and what its client allows it, in tokens.
+Answers = Callable[[random.Random], tuple[int, int]]
+
 Policy = Callable[[Sequence[WorkerRecord], RoutingHints, random.Random], WorkerRecord]
 
 
 @dataclass(eq=False)
 class SimulatedRequest:
-    """One request: what it will cost, and when its first token came."""
+    """One request: what it will cost, and when its first and its last token came."""
 
     arrival: float
     answer_tokens: int
     limit: int  # what it says its answer may cost
     produced: int = 0
     first_token: float | None = None
+    finished: float | None = None
     open: ExitStack = field(default_factory=ExitStack)
 
 
@@ -85,6 +89,7 @@ class SimulatedWorker:
                 request.first_token = now + seconds
         for request in [r for r in self.running if r.produced >= r.answer_tokens]:
             self.running.remove(request)
+            request.finished = now + seconds
             request.open.close()
         self.recent.append((now + seconds, seconds, tokens))
         return now + seconds
@@ -113,8 +118,25 @@ class SimulatedWorker:
         )
 
 
+def exponential_answers(chance: random.Random) -> tuple[int, int]:
+    """Answers of 120 tokens on average; clients allow 512 of each."""
+    return min(512, 1 + int(chance.expovariate(1 / 120))), 512
+
+
+def mixed_answers(chance: random.Random) -> tuple[int, int]:
+    """Captions and essays: nine of ten clients allow 32 tokens, the others 512; all are used."""
+    tokens = 32 if chance.random() < 0.9 else 512
+    return tokens, tokens
+
+
 def simulate(
-    policy: Policy, workers: Sequence[SimulatedWorker], *, rate: float, seconds: float, seed: int
+    policy: Policy,
+    workers: Sequence[SimulatedWorker],
+    *,
+    rate: float,
+    seconds: float,
+    seed: int,
+    answers: Answers = exponential_answers,
 ) -> list[SimulatedRequest]:
     """Sends requests at ``rate`` a second and lets the workers finish; the requests, in order."""
     chance = random.Random(seed)
@@ -139,8 +161,8 @@ def simulate(
             at(worker.step(now), lambda: work(worker))
 
     def arrive() -> None:
-        answer_tokens = min(512, 1 + int(chance.expovariate(1 / 120)))
-        request = SimulatedRequest(now, answer_tokens, limit=512)
+        answer_tokens, limit = answers(chance)
+        request = SimulatedRequest(now, answer_tokens, limit=limit)
         hints = RoutingHints(model="demo", tokens=request.limit + PROMPT_TOKENS // 10)
         record = policy(registry.rotation("demo"), hints, chance)
         request.open.enter_context(record.carrying(hints.tokens))
@@ -170,5 +192,14 @@ def round_robin() -> Policy:
 
 def first_token_percentile(requests: Sequence[SimulatedRequest], percent: float) -> float:
     """Seconds from arrival to the first token, at a percentile."""
-    waits = sorted(r.first_token - r.arrival for r in requests if r.first_token is not None)
-    return waits[min(len(waits) - 1, int(len(waits) * percent / 100))]
+    waits = [r.first_token - r.arrival for r in requests if r.first_token is not None]
+    return _percentile(waits, percent)
+
+
+def answer_percentile(requests: Sequence[SimulatedRequest], percent: float) -> float:
+    """Seconds from arrival to the last token, at a percentile."""
+    return _percentile([r.finished - r.arrival for r in requests if r.finished], percent)
+
+
+def _percentile(waits: list[float], percent: float) -> float:
+    return sorted(waits)[min(len(waits) - 1, int(len(waits) * percent / 100))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from controller.registry import Registry
 from controller.routing import DEFAULT_ANSWER_TOKENS, RoutingHints
 from tests.controller.cost_model import (
     Policy,
+    SimulatedRequest,
     SimulatedWorker,
+    answer_percentile,
     first_token_percentile,
     round_robin,
     simulate,
@@ -166,17 +169,32 @@ def test_affinity_passes_over_a_worker_a_whole_batch_behind_the_idlest() -> None
     assert affinity(workers, KEYED[0], rng()) is not home
 
 
-@pytest.mark.parametrize("rate", [2.5, 3.5, 4.5])
-def test_least_work_keeps_first_tokens_far_sooner_than_round_robin(rate: float) -> None:
-    # Two workers of speed 1 and 3; at 2.5 requests a second a half is just what the slow one can
-    # take, at 4.5 it is twice that.
-    def p99(policy: Policy) -> float:
-        workers = [SimulatedWorker("slow", speed=1), SimulatedWorker("fast", speed=3)]
-        requests = simulate(policy, workers, rate=rate, seconds=200, seed=1)
-        assert all(request.produced == request.answer_tokens for request in requests)
-        return first_token_percentile(requests, 99)
+def served(policy: Policy, *, rate: float, seed: int = 1) -> list[SimulatedRequest]:
+    """Requests that two workers of speed 1 and 3 have answered.
 
-    assert p99(least_work) < 0.2 * p99(round_robin())
+    At 2.5 a second a half of them is just what the slow one can take, at 4.5 it is twice that.
+    """
+    workers = [SimulatedWorker("slow", speed=1), SimulatedWorker("fast", speed=3)]
+    requests = simulate(policy, workers, rate=rate, seconds=200, seed=seed)
+    assert all(request.produced == request.answer_tokens for request in requests)
+    return requests
+
+
+@pytest.mark.parametrize("rate", [2.5, 3.5, 4.5])
+@pytest.mark.parametrize("method", DispatchMethod)
+def test_every_policy_keeps_first_tokens_far_sooner_than_round_robin(
+    method: DispatchMethod, rate: float
+) -> None:
+    turns = first_token_percentile(served(round_robin(), rate=rate), 99)
+    assert first_token_percentile(served(POLICIES[method], rate=rate), 99) < 0.2 * turns
+
+
+def test_least_work_ends_the_longest_answers_sooner_than_a_lottery() -> None:
+    def p99(policy: Policy) -> float:
+        found = [answer_percentile(served(policy, rate=3.5, seed=seed), 99) for seed in range(3)]
+        return statistics.mean(found)
+
+    assert p99(least_work) < 0.8 * p99(lottery)
 
 
 @pytest.mark.parametrize("method", DispatchMethod)
