@@ -116,6 +116,17 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--skip-memory-check", action="store_true", help="start what may not fit into memory"
     )
+    up.add_argument(
+        "--on",
+        choices=["ray"],
+        help="ray: have workers placed, restarted and moved by the Ray cluster that this machine "
+        "is a node of (or $RAY_ADDRESS); by default all run on this machine",
+    )
+    up.add_argument(
+        "--wait-for-nodes",
+        action="store_true",
+        help="with --on ray: also start what no node could take yet, as where nodes are added",
+    )
     up.set_defaults(action="up")
 
     _add_running_fleets(commands)

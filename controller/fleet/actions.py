@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Final
 
 from controller.fleet.control import Request
 from controller.fleet.control_client import ControlError, ask, find_fleet
-from controller.fleet.place import Place, ThisMachine
+from controller.fleet.place import Place, PlaceError, ThisMachine
 from controller.fleet.probe import ProbeError
 from controller.fleet.register import register_external
 from controller.fleet.spec import FleetFileError, FleetSpec, load_fleet_file
@@ -36,7 +38,7 @@ def perform(arguments: argparse.Namespace) -> int:
     except FleetFileError as exc:
         _complain(str(exc))
         return EXIT_USAGE
-    except (ControlError, ProbeError, StateDirError) as exc:
+    except (ControlError, PlaceError, ProbeError, StateDirError) as exc:
         _complain(str(exc))
         return EXIT_FAILED
 
@@ -45,12 +47,36 @@ def _up(arguments: argparse.Namespace) -> int:
     spec = load_fleet_file(arguments.file)
     state = state_dir_of(arguments.file, os.environ)
     try:
-        with state.held():
-            return _start(arguments, spec, ThisMachine(), state)
+        with state.held(), _place(arguments) as place:
+            return _start(arguments, spec, place, state)
     except AlreadyRunningError:
-        request = Request(command="apply", check_memory=not arguments.skip_memory_check)
+        request = Request(
+            command="apply",
+            check_memory=not arguments.skip_memory_check,
+            place=arguments.on or "",
+        )
         _say(ask(state, request, on_line=_say))
         return 0
+
+
+@contextlib.contextmanager
+def _place(arguments: argparse.Namespace) -> Iterator[Place]:
+    if arguments.on is None:
+        if arguments.wait_for_nodes:
+            raise PlaceError("--wait-for-nodes is for clusters: --on ray")
+        yield ThisMachine()
+        return
+    if find_spec("ray") is None:
+        raise PlaceError(
+            f"--on ray needs ray, which {sys.executable} does not have: "
+            f"pip install 'paragone[ray]', there and on every node; or leave out --on ray, and "
+            f"all runs on this machine"
+        )
+    # On use: it takes a second, and is an extra.
+    from controller.fleet.on_ray.place import on_ray  # noqa: PLC0415
+
+    with on_ray(os.environ, wait_for_nodes=arguments.wait_for_nodes) as place:
+        yield place
 
 
 def _start(arguments: argparse.Namespace, spec: FleetSpec, place: Place, state: StateDir) -> int:

@@ -6,11 +6,12 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from controller.fleet.needs import Needs
 from controller.fleet.spec import (
     CONTROLLER_NAME,
     WEB_NAME,
@@ -48,6 +49,7 @@ class ProcessPlan:
         port: port that it listens on.
         url: where it is reached from this machine.
         spec_name: its worker's name in the fleet file, which replicas share.
+        needs: what it asks of a cluster; nothing on this machine.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ProcessPlan:
     port: int
     url: str
     spec_name: str = ""
+    needs: Needs = field(default_factory=Needs)
 
     def is_same_process(self, other: ProcessPlan) -> bool:
         """Whether a running process of the other plan can stay for this one.
@@ -71,6 +74,7 @@ class ProcessPlan:
             and self.kind is other.kind
             and self.args == other.args
             and self.env == other.env
+            and self.needs == other.needs
         )
 
     def argv(self) -> list[str]:
@@ -170,7 +174,7 @@ def _worker_plan(
         kind=ProcessKind.WORKER,
         args=(*flags, *worker.args),
         env=env,
-        default_env=_default_env(ProcessKind.WORKER) | _thread_env(worker.threads or threads),
+        default_env=_default_env(ProcessKind.WORKER) | thread_env(worker.threads or threads),
         host=worker.host,
         port=worker.port,
         url=worker.url,
@@ -178,7 +182,18 @@ def _worker_plan(
     )
 
 
-def _thread_env(threads: int) -> dict[str, str]:
+def with_values(args: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    """A command's words with other values for some of its flags.
+
+    Args:
+        args: the words.
+        values: by flag; flags that are not there are not added.
+    """
+    before = ("", *args)
+    return tuple(values.get(flag, word) for flag, word in zip(before, args, strict=False))
+
+
+def thread_env(threads: int) -> dict[str, str]:
     """Without a limit each worker takes every core, and four of them wait for each other."""
     return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 

@@ -33,6 +33,7 @@ class Request(Section):
     follow: bool = False  # logs: also what is still to come
     lines: int = 100  # logs: how many of the past ones
     check_memory: bool = True  # apply
+    place: str = ""  # apply: where the fleet is taken to run, if that was said
 
 
 class Reply(Section):
@@ -51,7 +52,7 @@ class Commanded(Protocol):
 
     logs: LogBook
 
-    async def apply(self, *, check_memory: bool) -> str:
+    async def apply(self, *, check_memory: bool, place: str) -> str:
         """Takes over the fleet file as it is now, and says what that changed."""
         ...
 
@@ -134,7 +135,7 @@ class ControlServer:
     ) -> None:
         text = ""
         if request.command == "apply":
-            text = await self._fleet.apply(check_memory=request.check_memory)
+            text = await self._fleet.apply(check_memory=request.check_memory, place=request.place)
         elif request.command == "scale":
             text = await self._fleet.scale(request.name, request.replicas)
         elif request.command == "stop":

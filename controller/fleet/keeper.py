@@ -93,7 +93,7 @@ class Keeper:
             self.state = ProcessState.WAITING
             self.restarts += 1
             self._alarm(f"{describe_exit(status)}; starting again in {decision.delay_seconds:g} s")
-            await _wait_at_most(stop, decision.delay_seconds)
+            await wait_at_most(stop, decision.delay_seconds)
         self.state = ProcessState.STOPPED
 
     async def _run_once(
@@ -151,7 +151,8 @@ def describe_exit(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Waits for an event, but no longer than that."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

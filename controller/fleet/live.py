@@ -34,13 +34,22 @@ class LiveFleet:
         self._supervisor = supervisor
         self._one_at_a_time = asyncio.Lock()
 
-    async def apply(self, *, check_memory: bool) -> str:
+    async def apply(self, *, check_memory: bool, place: str) -> str:
         """Takes over the fleet file as it is now; unchanged processes run on.
+
+        Args:
+            check_memory: whether it is asked what checkpoints take.
+            place: where the fleet is taken to run; empty if that was not said.
 
         Raises:
             FleetFileError: it is not a fleet file.
-            RefusedError: the changed processes could not be started; nothing was changed.
+            RefusedError: it runs somewhere else, or the changed processes could not be started;
+                nothing was changed.
         """
+        if place not in {"", self._place.name}:
+            raise RefusedError(
+                f"{self._path} runs on {self._place.name}, not on {place}: `paragone down` first"
+            )
         async with self._one_at_a_time:
             spec = await asyncio.to_thread(load_fleet_file, self._path)
             return await self._change_to(spec, check_memory=check_memory)

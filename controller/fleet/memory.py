@@ -22,9 +22,18 @@ from controller.fleet.commands import ProcessKind, ProcessPlan, paths_in
 from controller.fleet.spec import FleetSpec, WorkerSpec
 from controller.protocol.fleet import Quantisation
 
-# CPU workers whose files come to less than this part of the free memory are not inspected: in
-# float32 beside 16-bit files, and with a context, they take about three times their files.
+# In float32 beside 16-bit files, and with a context, workers on the CPU take about so many times
+# their files.
+_PER_FILE_BYTE: Final = 3
+
+# CPU workers whose files come to less than this part of the free memory are not inspected.
 _SMALL_PART: Final = 0.1
+
+# Nor are these for a cluster, whose free memory is another every time.
+_NOT_INSPECTED_BYTES: Final = 2**30
+
+# Python, torch and the rest of a worker, before any weights.
+_PROCESS_BYTES: Final = 2**30
 
 # Folders on a slow network file system take a while.
 _INSPECT_SECONDS: Final = 300
@@ -97,6 +106,33 @@ def memory_problems(spec: FleetSpec, plans: Sequence[ProcessPlan]) -> list[str]:
     pairs = zip(wanted, answers, strict=True)
     known = [(plan, answer) for plan, answer in pairs if isinstance(answer, _Inspected)]
     return problems + _too_small(known)
+
+
+def memory_on_hosts(
+    spec: FleetSpec, plans: Sequence[ProcessPlan]
+) -> tuple[dict[str, int], list[str]]:
+    """What workers on the CPU take of their host's memory; hub names are left out.
+
+    Args:
+        spec: the fleet.
+        plans: the workers.
+
+    Returns:
+        Bytes by process, and a text for each checkpoint that cannot be inspected.
+    """
+    by_name = {worker.name: worker for worker in spec.workers}
+    wanted = [plan for plan in plans if _is_local(by_name[plan.spec_name])]
+    sizes = {plan.name: _size_of_files(by_name[plan.spec_name]) for plan in wanted}
+    large = [plan for plan in wanted if sizes[plan.name] > _NOT_INSPECTED_BYTES]
+    needs = {name: _PROCESS_BYTES + _PER_FILE_BYTE * size for name, size in sizes.items()}
+    problems = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for plan, answer in zip(large, pool.map(_inspect, large), strict=True):
+            if isinstance(answer, str):
+                problems.append(answer)
+            elif (needed := answer.needed()) is not None:
+                needs[plan.name] = _PROCESS_BYTES + needed.least
+    return needs, problems
 
 
 def _size_of_files(worker: WorkerSpec) -> int:

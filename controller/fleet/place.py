@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from controller.fleet.commands import ProcessPlan, plan_fleet
+from controller.fleet.console import Console
 from controller.fleet.cores import usable_cores
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.keeper import Keeper
@@ -17,6 +19,10 @@ from controller.fleet.preflight import find_problems
 from controller.fleet.reporter import Reporter
 from controller.fleet.restart import ProcessState, RestartRule
 from controller.fleet.spec import FleetSpec
+
+
+class PlaceError(Exception):
+    """Nothing can be started there; the message says why and what to do."""
 
 
 class ProcessKeeper(Protocol):
@@ -116,6 +122,10 @@ class Place(Protocol):
         """What keeps one of the processes running there."""
         ...
 
+    def showing(self, console: Console) -> AbstractContextManager[object]:
+        """While it is entered, what the place itself has to say is shown."""
+        ...
+
 
 class ThisMachine:
     """Processes are children of this one."""
@@ -152,3 +162,7 @@ class ThisMachine:
             inherited=keeping.inherited,
             clock=keeping.clock,
         )
+
+    def showing(self, console: Console) -> AbstractContextManager[object]:  # noqa: ARG002 - it says nothing
+        """Nothing."""
+        return nullcontext()

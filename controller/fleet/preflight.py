@@ -14,7 +14,7 @@ from typing import Final
 import psutil
 
 from controller.fleet.commands import ProcessKind, ProcessPlan
-from controller.fleet.spec import FleetSpec
+from controller.fleet.spec import FleetSpec, WorkerSpec
 
 # The extra of our package that a kind of process needs.
 _EXTRAS: Final = {ProcessKind.WORKER: "worker", ProcessKind.WEBUI: "webui"}
@@ -36,15 +36,29 @@ def find_problems(
         ports_of_ours: hosts and ports that the running fleet itself has; nobody looks at those.
     """
     plans = list(plans)
+    taken = find_taken_ports(plans, ports_of_ours=ports_of_ours)
+    return [*find_missing(spec.workers, plans), *taken]
+
+
+def find_missing(workers: Iterable[WorkerSpec], plans: Iterable[ProcessPlan]) -> list[str]:
+    """Packages and folders that this machine lacks.
+
+    Args:
+        workers: whose folders have to be here.
+        plans: what is to be started here.
+    """
+    return [*_missing_packages(plans), *_missing_folders(workers)]
+
+
+def find_taken_ports(
+    plans: Iterable[ProcessPlan], *, ports_of_ours: Collection[tuple[str, int]] = ()
+) -> list[str]:
+    """Ports of this machine on which processes could not listen."""
     return [
-        *_missing_packages(plans),
-        *_missing_folders(spec),
-        *(
-            problem
-            for plan in plans
-            if (plan.host, plan.port) not in ports_of_ours
-            and (problem := _port_problem(plan)) is not None
-        ),
+        problem
+        for plan in plans
+        if (plan.host, plan.port) not in ports_of_ours
+        and (problem := _port_problem(plan)) is not None
     ]
 
 
@@ -78,9 +92,9 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _missing_folders(spec: FleetSpec) -> list[str]:
+def _missing_folders(workers: Iterable[WorkerSpec]) -> list[str]:
     problems = []
-    for worker in spec.workers:
+    for worker in workers:
         adapters = [(f"loras.{name}", path) for name, path in worker.loras.items()]
         base = [("model_base", worker.model_base)] if worker.model_base is not None else []
         for key, value in (("model_path", worker.model_path), *base, *adapters):

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from controller.fleet.loading import Loading
+from controller.fleet.needs import RaySpec
 from controller.fleet.section import Section
 from controller.protocol.fleet import Quantisation
 
@@ -161,6 +162,9 @@ class WorkerSpec(_ListeningProcess):
     )
     limits: Limits = Field(default=Limits(), description="what it takes on at once")
     loading: Loading = Field(default=Loading(), description="how its checkpoint is loaded")
+    ray: RaySpec = Field(
+        default=RaySpec(), description="what it asks of a Ray cluster (paragone up --on ray)"
+    )
 
     @field_validator("name")
     @classmethod

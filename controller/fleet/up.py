@@ -85,7 +85,8 @@ async def _run(
     console.note(f"starting {len(plans)} processes of {path}")
     fleet = LiveFleet(path, spec, place, supervisor, logs)
     try:
-        async with ControlServer(state.socket, fleet):
-            return await supervisor.run()
+        with place.showing(console):
+            async with ControlServer(state.socket, fleet):
+                return await supervisor.run()
     finally:
         await asyncio.to_thread(console.close)

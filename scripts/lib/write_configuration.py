@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from controller.chassis.settings import ProcessSettings
 from controller.fleet import spec
 from controller.fleet.loading import Loading
+from controller.fleet.needs import RaySpec
 from controller.settings import ENV_PREFIX as CONTROLLER_PREFIX
 from controller.settings import ControllerSettings
 from webui.settings import ENV_PREFIX as WEB_PREFIX
@@ -34,6 +35,7 @@ TABLES: dict[str, tuple[type[BaseModel], str | None]] = {
     "fleet.workers": (spec.WorkerSpec, None),
     "fleet.limits": (spec.Limits, None),
     "fleet.loading": (Loading, None),
+    "fleet.ray": (RaySpec, None),
     "fleet.restart": (spec.RestartSpec, None),
     "controller": (ControllerSettings, CONTROLLER_PREFIX),
     "worker": (WorkerSettings, WORKER_PREFIX),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -41,11 +41,15 @@ class RunningFleet:
     Args:
         path: the fleet file.
         env: variables beyond this process's own.
+        words: further words of the command line.
     """
 
-    def __init__(self, path: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: Path, env: Mapping[str, str] | None = None, words: Sequence[str] = ()
+    ) -> None:
+        command = [sys.executable, "-m", "controller.cli", "up", str(path), "--output", "plain"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "controller.cli", "up", str(path), "--output", "plain"],
+            [*command, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

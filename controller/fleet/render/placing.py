@@ -7,7 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.fleet.commands import ProcessKind, ProcessPlan, paths_in, plan_fleet
+from controller.fleet.commands import (
+    ProcessKind,
+    ProcessPlan,
+    paths_in,
+    plan_fleet,
+    with_values,
+)
 from controller.fleet.spec import FleetSpec, WorkerSpec
 
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - a container's own network; what is published is said apart
@@ -68,10 +74,8 @@ def placed_args(
         folders: where its folders are, if not where they are here.
     """
     inside = {} if folders is None else folders.inside
-    words: list[str] = []
-    for before, path in paths_in(plan.args):
-        previous = words[-1] if words else ""
-        words.append(replaced.get(previous, before + inside.get(path, path)))
+    moved = [before + inside.get(path, path) for before, path in paths_in(plan.args)]
+    words = [*with_values(moved, replaced)]
     if _JSON_LOGS not in words:
         words += [_JSON_LOGS, "json"]
     if plan.kind is ProcessKind.CONTROLLER and replaced.get("--host") == EVERY_INTERFACE:
