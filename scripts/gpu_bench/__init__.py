@@ -1,0 +1,1 @@
+"""Measures decoding on a GPU against generate, and against the memory's bandwidth."""
