@@ -30,7 +30,8 @@ class RestartRule:
         factor: growth of the pause from restart to restart.
         longest_delay_seconds: upper bound of the pause.
         stable_seconds: a run that lasts so long after it became ready resets the pause.
-        max_failed_starts: starts in a row that never became ready, after which it stays down.
+        max_failed_starts: starts in a row, of one that never became ready, after which it stays
+            down.
     """
 
     first_delay_seconds: float
@@ -70,7 +71,7 @@ class RestartRecord:
         self._ready_since: float | None = None
         self._was_ever_ready = False
         self._restarts = 0  # since the last stable run
-        self._failed_starts = 0  # in a row
+        self._failed_starts = 0  # before it was ready for the first time
 
     @property
     def is_ready(self) -> bool:
@@ -81,7 +82,6 @@ class RestartRecord:
         """The current run serves."""
         self._ready_since = now
         self._was_ever_ready = True
-        self._failed_starts = 0
 
     def exited(self, status: int, now: float) -> Restart | GiveUp:
         """The current run is over, unasked.
@@ -91,13 +91,13 @@ class RestartRecord:
             now: seconds on the clock of `became_ready`.
         """
         ready_since, self._ready_since = self._ready_since, None
-        if ready_since is None:
-            if status == EXIT_USAGE and not self._was_ever_ready:
+        if not self._was_ever_ready:
+            if status == EXIT_USAGE:
                 return GiveUp("it refused to start, and another try would end alike")
             self._failed_starts += 1
             if self._failed_starts >= self._rule.max_failed_starts:
                 return GiveUp(f"{self._failed_starts} starts in a row ended before it was ready")
-        elif now - ready_since >= self._rule.stable_seconds:
+        elif ready_since is not None and now - ready_since >= self._rule.stable_seconds:
             self._restarts = 0
         # The exponent is bounded, as factor ** 10_000 is an OverflowError.
         growth = self._rule.factor ** min(self._restarts, 64)
