@@ -10,10 +10,11 @@ import asyncio
 import json
 import random
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
@@ -32,9 +33,11 @@ from controller.protocol.fleet import WorkerState
 from webui.answer import Answer, AnswerState
 from webui.battle_store import Battle, BattleStore
 from webui.battle_view import REASONS, battle_html
-from webui.conversation import Conversation, Kind
+from webui.conversation import Conversation, Kind, Turn
 from webui.document import Reader, document, reader_of, refuse_other_sites
+from webui.katex import find_katex
 from webui.leaderboard import Winner
+from webui.markdown import rendered
 from webui.moderation import Moderate
 from webui.questions import RefusedError, read_question
 from webui.runs import BusyError, Run, RunRegistry
@@ -44,6 +47,7 @@ from webui.watch import FleetWatch
 
 _MAX_FILES = 8
 _SECONDS_BETWEEN_EVENTS = 0.1
+_PAUSES = 8  # times as long as rendering took, so that battles leave the processor to others
 _SCRIPTS = ("image_address.js", "battle.js")
 _LEFT, _RIGHT = 0, 1  # lanes
 
@@ -180,13 +184,13 @@ class Battles:
                 for answer in _last(chat):
                     answer.fail(str(exc), code="busy")
                 await self._store.put(chat)
-                yield _event(chat)
+                yield await _event(_sides(chat.turns[-1]))
         elif run is not None:
             async with aclosing(_frames(run)) as frames:
                 async for frame in frames:
                     yield frame
         else:
-            yield _event(chat)
+            yield await _event(_sides(chat.turns[-1] if chat.turns else None))
 
     async def vote(self, battle: Battle, chat: Conversation, verdict: Verdict) -> Battle:
         """Takes a vote; from now on it is known who was who.
@@ -241,12 +245,13 @@ def battle_routes(battles: Battles, *, terms: str, can_fetch: bool) -> APIRouter
         can_fetch: whether images may be fetched by their addresses.
     """
     router = APIRouter()
+    katex = find_katex()
 
     @router.get("/battle")
     async def page(request: Request) -> Response:
         """The page."""
         reader = reader_of(request)
-        body = battle_html(reader.words, terms=terms, can_fetch=can_fetch)
+        body = battle_html(reader.words, terms=terms, can_fetch=can_fetch, katex=katex)
         title = reader.words("Battle")
         return document(reader, view="battle", title=title, body=body, scripts=_SCRIPTS)
 
@@ -267,7 +272,8 @@ def battle_routes(battles: Battles, *, terms: str, can_fetch: bool) -> APIRouter
     async def show(battle_id: str, request: Request) -> dict[str, object]:
         """How it stands: for a tab that was reloaded."""
         battle, chat = await battles.find(battle_id, reader_of(request))
-        return {"turns": _turns(chat), **_revealed(battle)}
+        turns = await asyncio.to_thread(_turns, chat)
+        return {"turns": turns, **_revealed(battle)}
 
     @router.post("/battle/{battle_id}/ask")
     async def ask(
@@ -319,40 +325,59 @@ def _last(chat: Conversation) -> list[Answer]:
     return list(chat.turns[-1].answers.values()) if chat.turns else []
 
 
+class _Side(NamedTuple):
+    """What may be known of an answer before the vote: its text, and whether it goes on."""
+
+    text: str
+    state: AnswerState
+    is_over: bool
+
+    def shown(self) -> dict[str, str | bool]:
+        """For the browser. Takes milliseconds where the text is long."""
+        return {"html": rendered(self.text), "state": self.state.value, "over": self.is_over}
+
+
+def _sides(turn: Turn | None) -> tuple[_Side, ...]:
+    answers = [None if turn is None else turn.answers.get(lane) for lane in (_LEFT, _RIGHT)]
+    return tuple(
+        _Side("", AnswerState.WAITING, True)
+        if answer is None
+        else _Side(answer.text, answer.state, answer.has_ended)
+        for answer in answers
+    )
+
+
 async def _frames(run: Run) -> AsyncGenerator[bytes]:
-    """An event each tenth of a second in which something has changed."""
-    shown = b""
+    """An event each tenth of a second in which something has changed; fewer of long texts."""
+    shown: tuple[_Side, ...] | None = None
+    pause = _SECONDS_BETWEEN_EVENTS
     while True:
-        event, is_over = _event(run.conversation), run.is_over
-        if event != shown:
-            shown = event
+        sides, is_over = _sides(run.conversation.turns[-1]), run.is_over
+        if sides != shown:
+            shown = sides
+            began = time.monotonic()
+            event = await _event(sides)
+            pause = max(_SECONDS_BETWEEN_EVENTS, _PAUSES * (time.monotonic() - began))
             yield event
         if is_over:
             return
-        if event == _event(run.conversation):  # nothing came while it was sent
+        if sides == _sides(run.conversation.turns[-1]):  # nothing came while it was sent
             await run.wait_for_change()
-        await asyncio.sleep(_SECONDS_BETWEEN_EVENTS)
+        await asyncio.sleep(pause)
 
 
-def _event(chat: Conversation) -> bytes:
-    answers = chat.turns[-1].answers if chat.turns else {}
-    sides = [_side(answers.get(lane)) for lane in (_LEFT, _RIGHT)]
-    return f"data: {json.dumps(sides, ensure_ascii=False)}\n\n".encode()
-
-
-def _side(answer: Answer | None) -> dict[str, str | bool]:
-    """What may be known of an answer before the vote: its text, and whether it goes on."""
-    if answer is None:
-        return {"text": "", "state": AnswerState.WAITING.value, "over": True}
-    return {"text": answer.text, "state": answer.state.value, "over": answer.has_ended}
+async def _event(sides: Sequence[_Side]) -> bytes:
+    shown = await asyncio.to_thread(lambda: [side.shown() for side in sides])
+    return f"data: {json.dumps(shown, ensure_ascii=False)}\n\n".encode()
 
 
 def _turns(chat: Conversation) -> list[dict[str, object]]:
+    """Everything that a tab shows. Takes milliseconds where texts are long."""
     return [
         {
             "text": turn.text,
             "images": [image.digest for image in turn.images],
-            "sides": [_side(turn.answers.get(lane)) for lane in (_LEFT, _RIGHT)],
+            "sides": [side.shown() for side in _sides(turn)],
         }
         for turn in chat.turns
     ]

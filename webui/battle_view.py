@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from html import escape
 
+from webui.katex import Katex
 from webui.language import Words
 
 # Why an answer is better, in English: what is kept, and the key of what is shown.
 REASONS = ("correct", "detailed", "concise", "well written")
 
 
-def battle_html(words: Words, *, terms: str, can_fetch: bool) -> str:
+def battle_html(words: Words, *, terms: str, can_fetch: bool, katex: Katex | None) -> str:
     """The body of the page.
 
     Args:
         words: the language.
         terms: HTML of the operator's, or nothing.
         can_fetch: whether images may be fetched by their addresses.
+        katex: typesets formulas; None: their TeX is shown.
     """
     sides = "".join(
         f'<section class="side" id="side-{number}" aria-label="{escape(name)}">'
@@ -48,6 +51,7 @@ def battle_html(words: Words, *, terms: str, can_fetch: bool) -> str:
         "failed": words("This side failed; its error is shown after the vote."),
         "names": words("You were comparing {left} (A) with {right} (B).", left="{0}", right="{1}"),
         "open": words("Open the chat"),
+        "katex": None if katex is None else dataclasses.asdict(katex),
     }
     agreement = f'<div class="note terms">{terms}</div>' if terms else ""
     ask = escape(words("Ask both models"))

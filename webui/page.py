@@ -11,6 +11,7 @@ from webui.conversation import MAX_COLUMNS, Conversation
 from webui.figures import figures_html
 from webui.gallery import Gallery, gallery_html
 from webui.language import ENGLISH, Language, Words
+from webui.markdown import FORMULAS
 from webui.nav import nav_html
 from webui.toolkit import gr
 from webui.tools import answer_tools_html, compose_tools_html, head_html, lane_tools_html
@@ -19,9 +20,8 @@ ASSETS = Path(__file__).parent / "assets"
 TITLE = "Paragone"
 TAGLINE = "vision-language checkpoints side by side"
 _LATEX = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "\\[", "right": "\\]", "display": True},
-    {"left": "\\(", "right": "\\)", "display": False},
+    {"left": opening, "right": closing, "display": is_display}
+    for opening, closing, is_display in FORMULAS
 ]
 
 # Gradio's components have no types that a checker can see.

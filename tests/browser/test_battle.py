@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.test_manners import RICH
 from tests.webui.fake_controller import FakeController
+from tests.webui.servers import eventually
 from tests.webui.wiretap import wiretap
 
 pytestmark = pytest.mark.browser
@@ -112,3 +114,30 @@ def test_nobody_else_sees_or_decides_a_battle(
             assert request.fetch(url, method=method, data=data).status == 404
     finally:
         stranger.close()
+
+
+def test_answers_are_rendered_as_in_compare_and_make_the_browser_fetch_nothing(
+    page: Page, fake: FakeController, web_url: str, requested: list[str]
+) -> None:
+    evil = r'![x](https://example.com/a.png) <img src="https://example.com/b.png"> \(\frac{1}{'
+    for model in fake.models.values():
+        model.answer = f"{RICH}\n\n{evil}"
+        model.pieces_per_second = 200
+    page.goto(web_url + "/battle")
+    page.wait_for_timeout(1000)  # the page's own watch has to know this test's models
+    _ask(page, "Show me")
+    for side in (0, 1):
+        answer = page.locator(f"#side-{side} .answer")
+        expect(answer).to_have_attribute("data-state", "done")
+        expect(answer.locator("h1")).to_have_text("Title")
+        expect(answer.locator("td").first).to_have_text("1")
+        expect(answer.locator(".katex")).to_have_count(2)
+        expect(answer.locator(".katex-display")).to_have_count(1)
+        expect(answer.locator("pre .nb")).to_have_text("print")
+        expect(answer.locator("img")).to_have_count(0)
+        expect(answer).to_contain_text('<img src="https://example.com/b.png">')
+    assert [address for address in requested if "example.com" in address] == []
+    # With the fonts of Gradio, from this server.
+    eventually(lambda: page.evaluate("document.fonts.check('16px KaTeX_Main')"))
+    page.reload()
+    expect(page.locator("#side-0 .answer .katex")).to_have_count(2)

@@ -1,4 +1,5 @@
-// A battle: asks, shows both answers as they are written, votes. Texts are set as text, never HTML.
+// A battle: asks, shows both answers as they are written, votes. Texts are set as text; the HTML of
+// answers is made by our own server, which escapes what models write.
 const phrases = JSON.parse(document.getElementById("phrases").textContent);
 const form = document.getElementById("ask");
 const votes = [...document.querySelectorAll("[data-vote]")];
@@ -24,14 +25,41 @@ function addTurn(text, images) {
   }
 }
 
+// KaTeX comes when the first formula does; until then, and for a wrong one, its TeX is shown.
+let katex = null;
+async function typeset(place) {
+  const formulas = [...place.querySelectorAll(".formula:not([data-set])")];
+  if (!formulas.length || !phrases.katex) return;
+  if (!katex) {
+    const style = element("link", "");
+    Object.assign(style, { rel: "stylesheet", href: phrases.katex.style });
+    document.head.append(style);
+    if (phrases.katex.scope) document.querySelector(".sides").classList.add(phrases.katex.scope);
+    katex = import(new URL(phrases.katex.script, location.href)).then((module) => module.default);
+  }
+  const { render } = await katex;
+  for (const formula of formulas) {
+    if (!formula.isConnected) continue;
+    formula.dataset.set = "";
+    const displayMode = formula.dataset.display !== undefined;
+    render(formula.textContent, formula, { displayMode, throwOnError: false });
+  }
+}
+
+const shownAnswers = new WeakMap(); // an element -> the HTML that was put into it
 function show(turn, answers) {
   answers.forEach((answer, number) => {
     const place = sides[number].children[turn].querySelector(".answer");
-    const text = answer.state === "failed" ? `${answer.text}\n${phrases.failed}`.trim() : answer.text;
-    if (place.textContent !== text) place.textContent = text;
+    if (shownAnswers.get(place) !== answer.html) {
+      shownAnswers.set(place, answer.html);
+      place.innerHTML = answer.html;
+      typeset(place);
+    }
+    const hasFailed = answer.state === "failed" && !place.querySelector(".failed");
+    if (hasFailed) place.append(element("p", "failed error", phrases.failed));
     place.dataset.state = answer.state;
   });
-  const canVote = !isDecided && answers.some((answer) => answer.text);
+  const canVote = !isDecided && answers.some((answer) => answer.html);
   for (const vote of votes) vote.disabled = !canVote;
 }
 
@@ -144,6 +172,7 @@ if (battle)
       addTurn(turn.text, turn.images.map((digest) => `./images/${digest}/small`));
       show(number, turn.sides);
     });
+    const isWritten = state.turns.length && !state.turns.at(-1).sides.every((side) => side.over);
     if (state.winner) reveal(state);
-    else follow();
+    else if (isWritten) follow();
   });
