@@ -15,6 +15,7 @@ from typing import Self
 
 from pydantic import SecretStr, ValidationError
 
+from controller.polling import PollError, Polls, ask
 from controller.protocol.errors import BadRequestError, ConflictError
 from controller.protocol.fleet import (
     ExternalReply,
@@ -27,7 +28,7 @@ from controller.protocol.fleet import (
 )
 from controller.protocol.message import Message
 from controller.registry import Registry
-from controller.upstream import LostError, UnreachableError, Upstream
+from controller.upstream import Upstream
 from controller.worker_record import Reach
 
 _log = logging.getLogger(__name__)
@@ -36,10 +37,6 @@ POLL_SECONDS = 2.0
 POLL_PATIENCE_SECONDS = 1.5  # a server that lists its models no faster than this counts as late
 MAX_MODEL_LIST_BYTES = 4 * 1024 * 1024
 CAPACITY = 64  # such servers batch; they do not say how many requests they take at once
-
-
-class PollError(Exception):
-    """A server did not list its models; the message says why."""
 
 
 class _Model(Message):
@@ -65,7 +62,7 @@ class ExternalServers:
         self._registry = registry
         self._upstream = upstream
         self._addresses = tuple(addresses)
-        self._polls: dict[str, asyncio.Task[None]] = {}
+        self._polls = Polls()
 
     async def __aenter__(self) -> Self:
         for address in self._addresses:
@@ -78,9 +75,7 @@ class ExternalServers:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for poll in self._polls.values():
-            poll.cancel()
-        await asyncio.gather(*self._polls.values(), return_exceptions=True)
+        await self._polls.end()
 
     async def add(self, address: str, api_key: SecretStr | None) -> ExternalReply:
         """Adds a server that answers now.
@@ -102,13 +97,10 @@ class ExternalServers:
 
     def remove(self, worker_id: str) -> None:
         """Polls a server no more, if it is one of these."""
-        poll = self._polls.pop(worker_id, None)
-        if poll is not None:
-            poll.cancel()
+        self._polls.stop(worker_id)
 
     def _start(self, address: str, api_key: SecretStr | None) -> None:
-        self.remove(_worker_id(address))
-        self._polls[_worker_id(address)] = asyncio.create_task(self._poll_on(address, api_key))
+        self._polls.start(_worker_id(address), self._poll_on(address, api_key))
 
     async def _poll_on(self, address: str, api_key: SecretStr | None) -> None:
         reason: str | None = None
@@ -133,18 +125,14 @@ class ExternalServers:
         authorization = None if api_key is None else f"Bearer {api_key.get_secret_value()}"
         reach = Reach(authorization=authorization, takes_any_number=True)
         headers = {} if authorization is None else {"authorization": authorization}
-        try:
-            async with (
-                asyncio.timeout(POLL_PATIENCE_SECONDS),
-                self._upstream.request("GET", f"{address}/v1/models", headers=headers) as answer,
-            ):
-                body = await answer.read_all(MAX_MODEL_LIST_BYTES)
-        except (UnreachableError, LostError) as exc:
-            raise PollError(str(exc)) from exc
-        except TimeoutError as exc:
-            raise PollError(f"it did not answer within {POLL_PATIENCE_SECONDS} s") from exc
-        if answer.status != 200:
-            raise PollError(f"GET /v1/models was answered with status {answer.status}")
+        body = await ask(
+            self._upstream,
+            "GET",
+            f"{address}/v1/models",
+            headers=headers,
+            patience_seconds=POLL_PATIENCE_SECONDS,
+            max_bytes=MAX_MODEL_LIST_BYTES,
+        )
         try:
             names = [model.id for model in _Models.model_validate_json(body).data if model.id]
         except ValidationError as exc:

@@ -17,7 +17,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from controller.external import PollError
+from controller.polling import PollError, Polls, ask
 from controller.protocol.errors import BadRequestError, ConflictError, UnavailableError
 from controller.protocol.fleet import (
     ModelCard,
@@ -29,7 +29,7 @@ from controller.protocol.fleet import (
 from controller.protocol.legacy import LegacyRegistration, LegacyStatus, ModelQuestion
 from controller.protocol.legacy_templates import ConversationReply, LegacyTemplate
 from controller.registry import Registry
-from controller.upstream import LostError, UnreachableError, Upstream
+from controller.upstream import Upstream
 from controller.worker_record import Reach, Wire
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,6 @@ class _Member:
     status: LegacyStatus | None = None
     template: LegacyTemplate | None = None
     has_answered: bool = False
-    poll: asyncio.Task[None] | None = None
 
     @property
     def worker_id(self) -> str:
@@ -75,6 +74,7 @@ class LegacyWorkers:
         self._registry = registry
         self._upstream = upstream
         self._members: dict[str, _Member] = {}
+        self._polls = Polls()
         self._refreshed_at = -math.inf
 
     async def __aenter__(self) -> Self:
@@ -86,10 +86,7 @@ class LegacyWorkers:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        polls = [m.poll for m in self._members.values() if m.poll is not None]
-        for poll in polls:
-            poll.cancel()
-        await asyncio.gather(*polls, return_exceptions=True)
+        await self._polls.end()
 
     async def register(self, message: LegacyRegistration) -> None:
         """Enters a worker; one that says nothing of itself is asked.
@@ -123,7 +120,7 @@ class LegacyWorkers:
         if address not in self._members:
             _log.info("legacy worker joined at %s", address)
             self._members[address] = member
-            member.poll = asyncio.create_task(self._poll_on(member))
+            self._polls.start(address, self._poll_on(member))
 
     def heartbeat(self, address: str, queue_length: int) -> bool:
         """Renews a worker's lease; whether it is known. Nobody is asked for that."""
@@ -143,10 +140,8 @@ class LegacyWorkers:
         if now - self._refreshed_at < MIN_REFRESH_SECONDS:
             return
         self._refreshed_at = now
-        for member in self._members.values():
-            if member.poll is not None:
-                member.poll.cancel()
-            member.poll = asyncio.create_task(self._poll_on(member))
+        for address, member in self._members.items():
+            self._polls.start(address, self._poll_on(member))
 
     async def _poll_on(self, member: _Member) -> None:
         failures = 0
@@ -160,6 +155,7 @@ class LegacyWorkers:
                     _log.warning("legacy worker %s: %s", member.address, exc)
             await asyncio.sleep(POLL_SECONDS)
         del self._members[member.address]
+        self._polls.stop(member.address)
 
     async def _ask(self, member: _Member) -> None:
         """Asks a worker for its status, and once for its template.
@@ -190,20 +186,15 @@ class LegacyWorkers:
             return None
 
     async def _post(self, url: str, body: bytes) -> bytes:
-        headers = {"content-type": "application/json"} if body else {}
-        try:
-            async with (
-                asyncio.timeout(POLL_PATIENCE_SECONDS),
-                self._upstream.request("POST", url, headers=headers, body=body) as answer,
-            ):
-                found = await answer.read_all(MAX_STATUS_BYTES)
-        except (UnreachableError, LostError) as exc:
-            raise PollError(str(exc)) from exc
-        except TimeoutError as exc:
-            raise PollError(f"it did not answer within {POLL_PATIENCE_SECONDS:g} s") from exc
-        if answer.status != 200:
-            raise PollError(f"{url} was answered with status {answer.status}")
-        return found
+        return await ask(
+            self._upstream,
+            "POST",
+            url,
+            headers={"content-type": "application/json"} if body else {},
+            body=body,
+            patience_seconds=POLL_PATIENCE_SECONDS,
+            max_bytes=MAX_STATUS_BYTES,
+        )
 
     def _enter(self, member: _Member, *, is_new: bool) -> None:
         status = member.status
