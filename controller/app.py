@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
@@ -65,9 +65,9 @@ class Controller:
         self._in_flight = in_flight
         self._grace_seconds = grace_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection scope."""
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def drain(self) -> None:
         """Says so in ``/ready``, takes no new requests, and waits for those that are open."""
@@ -81,11 +81,11 @@ class _Front:
         self._hot = hot
         self._api = api
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         app = self._api
         if scope["type"] == "http" and scope["method"] == "POST":
             app = self._hot.get(scope["path"], app)
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
 
 def create_app(

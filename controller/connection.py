@@ -94,6 +94,10 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def has_whole_body(self, limit: int) -> bool:
+        """Whether the next `read` gives all that is left, at most so many bytes, at once."""
+        return self._is_complete and self._held <= limit
+
     @property
     def can_be_used_again(self) -> bool:
         """Whether the answer was read to its end, and the worker keeps the connection."""

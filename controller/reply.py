@@ -75,7 +75,9 @@ class Reply:
 
     async def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Sends a whole response."""
-        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        self.status = status
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, error: ParagoneError) -> None:

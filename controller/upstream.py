@@ -39,9 +39,10 @@ KEEP_ALIVE_SECONDS = 4.0
 class Answer:
     """A worker's answer: status and headers are here, the body is read in pieces."""
 
-    __slots__ = ("headers", "read", "status")
+    __slots__ = ("_connection", "headers", "read", "status")
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self.status = connection.status
         self.headers = connection.headers
         self.read = connection.read
@@ -60,6 +61,8 @@ class Answer:
         Raises:
             LostError: the connection ended before the body did, or it is longer than ``limit``.
         """
+        if self._connection.has_whole_body(limit):  # it came with its head
+            return await self.read()
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read():
@@ -81,7 +84,10 @@ class _Target:
 @lru_cache(maxsize=4096)
 def _target(url: str) -> _Target:
     """Raises ValueError for what is no URL of a server."""
-    parsed = URL(url)
+    try:
+        parsed = URL(url)
+    except IndexError as exc:  # brackets before an "@" that nothing follows
+        raise ValueError("expected http://host:port") from exc
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.port is None:
         raise ValueError("expected http://host:port")
     host = parsed.raw_host or ""

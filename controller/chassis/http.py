@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
@@ -27,6 +27,7 @@ from controller.protocol.fleet import LoadProgress
 _log = logging.getLogger(__name__)
 
 _ID_HEADER = b"x-request-id"
+_ids = random.Random()  # noqa: S311  # ids tell requests apart and guard nothing
 # A client's own id is kept if it cannot break a header or a log line.
 _SANE_ID = re.compile(r"^[A-Za-z0-9_.:\-]{1,128}$")
 
@@ -45,29 +46,32 @@ class RequestIdMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Raw ASGI, so that streams pass through untouched."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        asked = next((value for name, value in scope["headers"] if name == _ID_HEADER), b"")
+            return self._app(scope, receive, send)
+        asked = b""
+        for name, value in scope["headers"]:
+            if name == _ID_HEADER:
+                asked = value
         current = asked.decode("latin-1")
-        if not _SANE_ID.match(current):
-            current = "req-" + os.urandom(16).hex()
+        if not asked or not _SANE_ID.match(current):
+            current = f"req-{_ids.getrandbits(128):032x}"
         scope.setdefault("state", {})["request_id"] = current
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", ())
-                if not any(name == _ID_HEADER for name, _ in headers):
+                for name, _ in headers:
+                    if name == _ID_HEADER:
+                        break
+                else:
                     message["headers"] = [*headers, (_ID_HEADER, current.encode("latin-1"))]
-            await send(message)
+            return send(message)
 
-        token = request_id.set(current)
-        try:
-            await self._app(scope, receive, send_with_id)
-        finally:
-            request_id.reset(token)
+        # The server gives each request a task, and a task has its own context: nothing to reset.
+        request_id.set(current)
+        return self._app(scope, receive, send_with_id)
 
 
 def error_response(error: ParagoneError) -> JSONResponse:

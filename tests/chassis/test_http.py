@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -142,7 +143,8 @@ async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, asked
 
 
 async def test_two_requests_have_two_ids(client: httpx.AsyncClient) -> None:
-    first, second = await client.get("/id"), await client.get("/id")
+    # Each in a task of its own, as a server has it; an id stays in its task.
+    first, second = await asyncio.gather(client.get("/id"), client.get("/id"))
     assert first.json() != second.json()
     assert request_id.get() is None
 
