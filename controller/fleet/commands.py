@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from controller.fleet.certificates import certificate_of
 from controller.fleet.needs import Needs
 from controller.fleet.spec import (
     CONTROLLER_NAME,
@@ -21,7 +22,6 @@ from controller.fleet.spec import (
     WorkerSpec,
 )
 from controller.protocol.fleet import Quantisation
-
 
 _ADAPTER_FLAG: Final = "--lora"  # NAME=PATH
 
@@ -77,6 +77,11 @@ class ProcessPlan:
             and self.needs == other.needs
         )
 
+    @property
+    def certificate(self) -> str | None:
+        """The file of the certificate that it will show; None where it speaks plain HTTP."""
+        return certificate_of(self.kind.value, self.args, self.env)
+
     def argv(self) -> list[str]:
         """The command, run by the interpreter that runs this."""
         return [sys.executable, "-m", self.kind.value, *self.args]
@@ -121,13 +126,14 @@ def _controller_plan(spec: FleetSpec, controller: ControllerSpec) -> ProcessPlan
         default_env=_default_env(ProcessKind.CONTROLLER),
         host=controller.host,
         port=controller.port,
-        url=controller.url,
+        url=_reached_at(spec, controller, ProcessKind.CONTROLLER),
     )
 
 
 def _web_plan(spec: FleetSpec, web: WebSpec) -> ProcessPlan:
     flags = ["--host", web.host, "--port", str(web.port)]
-    flags += ["--controller-url", spec.controller.url]
+    controller = _reached_at(spec, spec.controller, ProcessKind.CONTROLLER)
+    flags += ["--controller-url", controller]
     return ProcessPlan(
         name=WEB_NAME,
         kind=ProcessKind.WEBUI,
@@ -136,7 +142,7 @@ def _web_plan(spec: FleetSpec, web: WebSpec) -> ProcessPlan:
         default_env=_default_env(ProcessKind.WEBUI),
         host=web.host,
         port=web.port,
-        url=web.url,
+        url=_reached_at(spec, web, ProcessKind.WEBUI),
     )
 
 
@@ -155,7 +161,9 @@ def _worker_plan(
     elif worker.quantisation is Quantisation.NF4:
         flags.append("--load-4bit")
     flags += ["--device", worker.device, "--host", worker.host, "--port", str(worker.port)]
-    flags += ["--controller-address", spec.controller.url, "--worker-address", worker.url]
+    controller = _reached_at(spec, spec.controller, ProcessKind.CONTROLLER)
+    address = _reached_at(spec, worker, ProcessKind.WORKER)
+    flags += ["--controller-address", controller, "--worker-address", address]
     if worker.limits.concurrency is not None:
         flags += ["--limit-model-concurrency", str(worker.limits.concurrency)]
     if worker.limits.queue is not None:
@@ -177,9 +185,17 @@ def _worker_plan(
         default_env=_default_env(ProcessKind.WORKER) | thread_env(worker.threads or threads),
         host=worker.host,
         port=worker.port,
-        url=worker.url,
+        url=address,
         spec_name=worker.name,
     )
+
+
+def _reached_at(
+    spec: FleetSpec, process: ControllerSpec | WebSpec | WorkerSpec, kind: ProcessKind
+) -> str:
+    """Where this machine's processes reach one: by HTTPS where it will show a certificate."""
+    certificate = certificate_of(kind.value, process.args, {**spec.env, **process.env})
+    return process.url if certificate is None else process.url.replace("http", "https", 1)
 
 
 def with_values(args: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:

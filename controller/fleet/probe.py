@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import httpx
 from pydantic import ValidationError
 
+from controller.chassis.tls import client_context
 from controller.fleet.commands import ProcessKind
 from controller.protocol.fleet import FleetView, WorkerView
 
@@ -18,23 +21,38 @@ _READY_PATHS: Final[Mapping[ProcessKind, str]] = {
     ProcessKind.WEBUI: "/health",
 }
 
-# Also the controller's own setting, so that one variable does for both.
+# Also the controller's own settings, so that one variable does for both.
 TOKEN_VARIABLE: Final = "PARAGONE_CONTROLLER_FLEET_TOKEN"  # noqa: S105 - a name, not a token
+AUTHORITIES_VARIABLE: Final = "PARAGONE_CONTROLLER_TLS_CA"
 
 
 class ProbeError(Exception):
     """A controller gave no usable answer; the message says why and what to do."""
 
 
-def fleet_client(environ: Mapping[str, str]) -> httpx.AsyncClient:
+def fleet_client(
+    environ: Mapping[str, str], tls: ssl.SSLContext | None = None
+) -> httpx.AsyncClient:
     """A client that knows the fleet's token, if there is one, and never goes through a proxy.
 
     Args:
-        environ: where the controller's own variable for the token is looked up.
+        environ: where the controller's own variables for the token and for the authorities that
+            are trusted are looked up.
+        tls: whose certificates are believed instead.
+
+    Raises:
+        ProbeError: the file of authorities cannot be used.
     """
     token = environ.get(TOKEN_VARIABLE)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(2.0), headers=headers)
+    if tls is None:
+        authorities = environ.get(AUTHORITIES_VARIABLE)
+        try:
+            tls = client_context(Path(authorities) if authorities else None)
+        except ValueError as exc:
+            raise ProbeError(f"{AUTHORITIES_VARIABLE}: {exc}") from exc
+    timeout = httpx.Timeout(2.0)
+    return httpx.AsyncClient(trust_env=False, timeout=timeout, headers=headers, verify=tls)
 
 
 async def is_ready(client: httpx.AsyncClient, kind: ProcessKind, url: str) -> bool:

@@ -102,7 +102,7 @@ class _ListeningProcess(Section):
 
     @property
     def url(self) -> str:
-        """Where processes of this machine reach it, without a trailing slash."""
+        """Where processes of this machine reach it without TLS; without a trailing slash."""
         host = _EVERY_INTERFACE.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import httpx
 
 from controller.fleet.board import board_rows
+from controller.fleet.certificates import Believed
 from controller.fleet.changes import Changes
 from controller.fleet.commands import ProcessKind, ProcessPlan
 from controller.fleet.console import Console
@@ -82,6 +83,7 @@ class Supervisor:
         # By address; the controller's word, so that a model shown as ready is one it routes to.
         self._statuses: dict[str, WorkerStatus] = {}
         self._is_announced = False
+        self._believed = Believed()
 
     @property
     def plans(self) -> list[ProcessPlan]:
@@ -173,6 +175,7 @@ class Supervisor:
         assert self._groups is not None  # noqa: S101 - it runs
         assert self._tasks is not None  # noqa: S101
         self._console.know(plan.name)
+        self._believed.add(plan.certificate)
         keeping = Keeping(
             rule=self._rule,
             reporter=self._reporter,
@@ -210,7 +213,8 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Follows the processes until the fleet stops."""
-        async with fleet_client(self._controller().environ(self._inherited)) as client:
+        environ = self._controller().environ(self._inherited)
+        async with fleet_client(environ, self._believed) as client:
             while True:
                 await self._look(client)
                 if self._is_hopeless():

@@ -12,6 +12,7 @@ import http.server
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -41,6 +42,8 @@ def main() -> None:
     parser.add_argument("--controller-address")
     parser.add_argument("--worker-address")
     parser.add_argument("--model-name")
+    parser.add_argument("--tls-cert")
+    parser.add_argument("--tls-key")
     parser.add_argument("--say", default="")
     parser.add_argument("--exit-with", type=int, help="exits at once")
     parser.add_argument("--fail-loading", default="", help="stays, and reports that it failed")
@@ -74,6 +77,10 @@ def main() -> None:
             pass
 
     server = http.server.ThreadingHTTPServer((options.host, options.port), Handler)
+    if options.tls_cert:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     if options.controller_address:
         beat = threading.Thread(target=beat_forever, args=(options, loading), daemon=True)
         beat.start()

@@ -204,3 +204,27 @@ def test_folders_below_the_current_one_are_printed_relative(tmp_path, monkeypatc
     )
     command = plan_fleet(spec, cores=1)[1].shell_command()
     assert "--model-path configs/m " in command
+
+
+def test_processes_with_a_certificate_are_reached_by_https():
+    made = plans(
+        """
+env: {PARAGONE_CONTROLLER_TLS_CERT: c.pem}
+web: {args: [--tls-ce=w.pem]}
+workers:
+  - {name: plain, model_path: ./m, port: 7003, args: [--tls-ca, ca.pem]}
+  - {name: shown, model_path: ./m, port: 7004, args: [--tls-cert, s.pem]}
+"""
+    )
+    shown = {name: (plan.url, plan.certificate) for name, plan in made.items()}
+    assert shown == {
+        "controller": ("https://127.0.0.1:21001", "c.pem"),
+        "plain": ("http://127.0.0.1:7003", None),
+        "shown": ("https://127.0.0.1:7004", "s.pem"),
+        "web": ("https://127.0.0.1:7860", "w.pem"),
+    }
+    flags = made["shown"].args
+    assert flags[flags.index("--controller-address") + 1] == "https://127.0.0.1:21001"
+    assert flags[flags.index("--worker-address") + 1] == "https://127.0.0.1:7004"
+    page = made["web"].args
+    assert page[page.index("--controller-url") + 1] == "https://127.0.0.1:21001"

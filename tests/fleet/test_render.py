@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from controller.fleet.render import render_fleet
-from controller.fleet.spec import load_fleet_file, parse_fleet
+from controller.fleet.spec import FleetFileError, load_fleet_file, parse_fleet
 from tests.fleet.test_cli import DEMO, ROOT, paragone
 
 FLEET = """
@@ -205,6 +205,15 @@ def test_a_slurm_task_drains_its_worker_and_queues_again_only_when_time_is_up(
     assert "<--controller-address><http://head:21001><--worker-address><http://node7:7005>" in said
     assert "drained" in said
     assert ("requeue 12_1" in said) is requeued
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "slurm"])
+def test_certificates_of_this_machine_are_not_rendered_for_others(target):
+    text = "workers: [{name: a, model_path: ./m, port: 1, args: [--tls-cert, c.pem]}]"
+    spec = parse_fleet(text, source="f.yaml", folder=Path("/fleets"))
+    assert "--tls-cert" in render(spec, "systemd")["paragone-worker@1.service.d/fleet.conf"]
+    with pytest.raises(FleetFileError, match="a: certificates are those of this machine"):
+        render(spec, target)
 
 
 def test_several_files_are_written_to_a_folder(tmp_path):

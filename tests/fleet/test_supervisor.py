@@ -18,6 +18,7 @@ import pytest
 from tests.fleet.running import eventually, is_running
 
 ROOT = Path(__file__).parents[2]
+TLS = ROOT / "tests" / "data" / "tls"
 QUICK = "restart: {first_delay_seconds: 0.05, max_failed_starts: 3}\nstop_grace_seconds: 1\n"
 
 
@@ -60,6 +61,32 @@ def test_a_fleet_can_be_stopped_while_it_is_starting(start_fleet):
     fleet.wait_for_process("w0")
     assert fleet.stop() == 0
     assert fleet.survivors() == set()
+
+
+def test_a_fleet_with_certificates_is_asked_over_https(start_fleet):
+    # Workers trust the controller by SSL_CERT_FILE here, as real ones do by --tls-ca.
+    settings = f"""
+env:
+  PARAGONE_CONTROLLER_TLS_CERT: {TLS / "localhost.pem"}
+  PARAGONE_CONTROLLER_TLS_KEY: {TLS / "localhost-key.pem"}
+  SSL_CERT_FILE: {TLS / "localhost.pem"}
+"""
+    shown = ["--tls-cert", str(TLS / "localhost.pem"), "--tls-key", str(TLS / "localhost-key.pem")]
+    fleet = start_fleet(shown, [], extra=settings)
+    fleet.wait_for_line("Paragone is ready: w0, w1")
+    found = re.search(r"(https://127\.0\.0\.1:\d+)/v1", fleet.wait_for_line("API"))
+    assert found is not None
+    command = [sys.executable, "-m", "controller.cli", "status", "--controller", found[1]]
+    distrusting, trusting = (
+        subprocess.run(
+            command, env={**os.environ, **env}, capture_output=True, text=True, check=False
+        )
+        for env in ({}, {"PARAGONE_CONTROLLER_TLS_CA": str(TLS / "localhost.pem")})
+    )
+    assert trusting.returncode == 0
+    assert "https://127.0.0.1" in trusting.stdout
+    assert distrusting.returncode == 1
+    assert "certificate" in distrusting.stderr
 
 
 def test_a_killed_worker_comes_back(start_fleet):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from controller.fleet.commands import plan_fleet
 from controller.fleet.render import compose, kubernetes, slurm, systemd
-from controller.fleet.spec import FleetSpec
+from controller.fleet.spec import FleetFileError, FleetSpec
 
 _RENDERERS: Final[Mapping[str, Callable[[FleetSpec, str], dict[str, str]]]] = {
     "compose": compose.render,
@@ -15,6 +16,8 @@ _RENDERERS: Final[Mapping[str, Callable[[FleetSpec, str], dict[str, str]]]] = {
     "slurm": slurm.render,
     "systemd": systemd.render,
 }
+# Where certificates would have to name other hosts, and lie in other places, than here.
+_WITHOUT_TLS: Final = frozenset({"compose", "kubernetes", "slurm"})
 
 
 def render_fleet(spec: FleetSpec, fleet_file: Path, target: str) -> dict[str, str]:
@@ -24,6 +27,16 @@ def render_fleet(spec: FleetSpec, fleet_file: Path, target: str) -> dict[str, st
         spec: the fleet.
         fleet_file: where it is described; named in the files' first lines.
         target: a key of the table.
+
+    Raises:
+        FleetFileError: the target cannot have it so.
     """
+    shown = [plan.name for plan in plan_fleet(spec, cores=1) if plan.certificate is not None]
+    if shown and target in _WITHOUT_TLS:
+        raise FleetFileError(
+            f"{fleet_file}: {', '.join(shown)}: certificates are those of this machine, and are "
+            f"not rendered for {target}; leave --tls-cert out, and let what is before the fleet "
+            f"there (a proxy, an ingress) speak HTTPS"
+        )
     header = f"Rendered by `paragone fleet render {fleet_file} --to {target}`; change that file."
     return _RENDERERS[target](spec, header)
