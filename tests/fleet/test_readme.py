@@ -6,44 +6,22 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from controller.fleet.spec import parse_fleet
+from tests import documents
 from tests.demo_fleet import DEMO, DemoFleet
+from tests.documents import ROOT, Block, blocks_in
 from tests.fleet.running import eventually, free_ports
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-_BLOCK = re.compile(
-    r"(?:<!-- not run in the tests: (?P<why>[^\n]+) -->\n)?"
-    r"```(?P<language>\w+)\n(?P<code>.*?)```",
-    re.DOTALL,
-)
+BLOCKS = blocks_in("README.md")
 # The ports of the README's processes that are started by hand.
 _BY_HAND = ("10000", "40000", "40001", "7861")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of the README."""
-
-    language: str
-    code: str
-    why_not: str | None
-
-    @property
-    def first_line(self) -> str:
-        return self.code.splitlines()[0]
-
-
-BLOCKS = [Block(m["language"], m["code"], m["why"]) for m in _BLOCK.finditer(README)]
 
 
 def blocks(start: str, end: str) -> list[Block]:
@@ -55,28 +33,14 @@ def blocks(start: str, end: str) -> list[Block]:
 def run(block: Block, ports: dict[str, str], timeout: float = 120) -> str:
     """What a block prints; an error if it fails."""
     code = re.sub(r"\b\d{4,5}\b", lambda match: ports.get(match[0], match[0]), block.code)
-    interpreter = {"bash": ["bash", "-euo", "pipefail"], "python": [sys.executable, "-u"]}
-    result = subprocess.run(
-        [*interpreter[block.language], "-c", code],
-        cwd=ROOT,
-        env=environment(ports),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    result = documents.run(Block(block.language, code), environment(ports), timeout=timeout)
     assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
 
 def environment(ports: dict[str, str]) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PARAGONE_CONTROLLER_URL": f"http://127.0.0.1:{ports.get('21001', '21001')}",
-        "HF_HUB_OFFLINE": "1",
-        "NO_PROXY": "*",
-    }
+    url = f"http://127.0.0.1:{ports.get('21001', '21001')}"
+    return documents.environment({"PARAGONE_CONTROLLER_URL": url})
 
 
 def ports_of(fleet: DemoFleet) -> dict[str, str]:
