@@ -17,9 +17,7 @@ from controller.protocol.chat import ChatCompletionChunk
 from controller.protocol.errors import ErrorBody
 from controller.protocol.fleet import DrainReply, DrainRequest, FleetView
 from controller.protocol.preview import Preview
-from controller.protocol.sse import DONE, Decoder
-
-_DONE_DATA = DONE.decode().removeprefix("data: ").strip()
+from controller.protocol.sse import Decoder
 
 
 class ControllerError(Exception):
@@ -142,9 +140,9 @@ class ControllerClient:
             try:
                 async for piece in response.aiter_bytes():
                     for event in decoder.feed(piece):
-                        if event.event == "error":
+                        if event.is_error:
                             raise _error_of_body(event.data, response)
-                        if event.data == _DONE_DATA:
+                        if event.is_done:
                             return
                         yield _chunk(event.data)
             except httpx.ReadTimeout as exc:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from controller.protocol.errors import ErrorBody
 from controller.protocol.message import Message
 
-DONE = b"data: [DONE]\n\n"
+_DONE_DATA = "[DONE]"
+DONE = f"data: {_DONE_DATA}\n\n".encode()
 PING = b": ping\n\n"  # a comment: keeps proxies and clients from giving up while we think
 MEDIA_TYPE = "text/event-stream"
 
@@ -22,6 +23,16 @@ class Event:
 
     event: str
     data: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the answer ends here with an error, whose body is the data."""
+        return self.event == "error"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the answer ends here, and is whole."""
+        return self.data == _DONE_DATA
 
 
 def encode(message: Message) -> bytes:

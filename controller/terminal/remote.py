@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from controller.protocol.chat import ChatCompletionChunk, ChatCompletionRequest
 from controller.protocol.errors import ErrorBody
 from controller.protocol.preview import Preview, PreviewRequest
-from controller.protocol.sse import DONE, Decoder
+from controller.protocol.sse import Decoder
 from controller.terminal.source import AnswerError
 
-_DONE_DATA = DONE.decode().removeprefix("data: ").strip()
 _CONNECT_SECONDS = 5.0
 # Nothing at all for so long, not even a ping: prefill on a slow CPU sends pings meanwhile.
 _SILENCE_SECONDS = 120.0
@@ -63,9 +62,9 @@ class RemoteSource:
             try:
                 async for piece in response.aiter_bytes():
                     for event in decoder.feed(piece):
-                        if event.event == "error":
+                        if event.is_error:
                             raise _error_of(event.data, response)
-                        if event.data == _DONE_DATA:
+                        if event.is_done:
                             return
                         yield _chunk(event.data)
             except httpx.TransportError as exc:
