@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine_bench import cost, pace, throughput
+from engine_bench import mixed as mixed_adapters
 from engine_bench.checkpoint import SIZES, make_checkpoint
 from engine_bench.questions import LENGTHS, mixed
 from engine_bench.servers import (
@@ -103,9 +104,17 @@ def main() -> None:
     parser.add_argument(
         "--cost", action="store_true", help="what the engine adds to the model, in CPU time"
     )
+    parser.add_argument(
+        "--mixed", action="store_true", help="steps of rows with different LoRAs beside PEFT's"
+    )
     arguments = parser.parse_args()
     try:
-        print(cost.measure(arguments.rounds) if arguments.cost else asyncio.run(measure(arguments)))
+        if arguments.cost:
+            print(cost.measure(arguments.rounds))
+        elif arguments.mixed:
+            print(mixed_adapters.measure(arguments.rounds, arguments.size))
+        else:
+            print(asyncio.run(measure(arguments)))
     except* BenchError as errors:
         sys.exit("\n".join(f"bench_engine: {error}" for error in _leaves(errors)))
 

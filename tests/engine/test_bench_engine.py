@@ -53,3 +53,16 @@ async def test_without_the_peer_the_report_says_why(tmp_path, monkeypatch):
     found, about = await servers.peer_if_any(python, tmp_path)
     assert not found
     assert about.startswith(f"transformers serve is absent: {python} cannot be run")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_rows_with_different_loras_say_what_they_say_within_peft(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    mixed = importlib.import_module("engine_bench.mixed")
+    # It raises where the two do not say the same.
+    lines = mixed.measure(1, "tiny").splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "step of 16 rows, 4 adapters mixed of rank 16",
+        "step of 16 rows, one adapter of rank 16",
+    ]
+    assert all(float(line.rsplit(" ", 1)[1]) > 0 for line in lines)

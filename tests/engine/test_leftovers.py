@@ -9,10 +9,10 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.engine.engines import text_of
+from tests.engine.tensors import tensor_bytes
 from tests.engine.test_transformers_model import loaded, request
 from tests.waiting import until
 from worker.engine.batched import BatchedEngine
@@ -81,17 +81,6 @@ async def crowd(engine, chance, count):
         for _ in range(AT_ONCE):
             clients.create_task(one_after_another())
     await until(lambda: engine.stats().running == 0)
-
-
-def tensor_bytes():
-    """What all tensors of this process hold, each memory once."""
-    gc.collect()
-    storages = {}
-    for each in gc.get_objects():
-        if issubclass(type(each), torch.Tensor):
-            storage = each.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
 
 
 async def test_a_thousand_requests_given_up_at_random_leave_nothing():

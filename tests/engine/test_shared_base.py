@@ -9,6 +9,7 @@ import torch
 
 from controller.protocol.errors import BadRequestError, ModelNotFoundError
 from controller.protocol.fleet import Quantisation
+from tests.engine.tensors import tensor_bytes
 from tests.engine.test_transformers_model import GREEDY, ORACLE, first_tokens
 from tests.engine.test_transformers_model import request as asked
 from worker.checkpoint import errors
@@ -117,18 +118,36 @@ def test_none_gets_what_another_has_read_or_seen(loras):
         model.close(row)
 
 
-def test_the_base_is_in_memory_once(loras):
-    shared = load_shared(BASE, loras[:2], quiet)
-    model = shared.checkpoints[0].model
-    assert all(checkpoint.model is model for checkpoint in shared.checkpoints)
-    held = sum(p.nbytes for p in model.parameters()) + shared.checkpoints[0].adapters.num_bytes
-    projectors = {c.projector for c in shared.checkpoints if c.projector is not None}
-    assert len(projectors) == 2
-    held += sum(p.num_bytes for p in projectors) - min(p.num_bytes for p in projectors)
-    weights = [load_checkpoint(shared.spec(lora), quiet) for lora in loras[:2]]
-    base = sum(p.nbytes for p in weights[0].model.parameters())
-    own = sum(w.adapters.num_bytes for w in weights) + max(p.num_bytes for p in projectors)
-    assert held <= 1.02 * (base + own)
+def tensors_of(folder, name):
+    return torch.load(folder / name, weights_only=True)
+
+
+def test_four_checkpoints_take_their_base_once_and_what_is_their_own(tmp_path):
+    specs, own = [], 0
+    for number in range(4):
+        folder = tmp_path / f"{number}"
+        shutil.copytree(ORACLE / "llava-v1.5-tiny-lora", folder)
+        torch.manual_seed(number)
+        for name in ("adapter_model.bin", "non_lora_trainables.bin"):
+            drawn = {k: torch.randn_like(v) * 0.2 for k, v in tensors_of(folder, name).items()}
+            torch.save(drawn, folder / name)
+            own += sum(4 * tensor.numel() for tensor in drawn.values())  # held in float32
+        specs.append(LoraSpec(f"lora {number}", str(folder)))
+    base = load_checkpoint(
+        replace(BASE, model_path=specs[0].path, model_base=BASE.model_path), quiet
+    )
+    shared_bytes = sum(
+        parameter.nbytes
+        for name, parameter in base.model.named_parameters()
+        if "multi_modal_projector" not in name
+    )
+    before = tensor_bytes()
+    shared = load_shared(BASE, specs, quiet)
+    held = tensor_bytes() - before
+    assert len(shared.checkpoints) == 5  # the base too
+    assert all(each.model is shared.checkpoints[0].model for each in shared.checkpoints)
+    assert len({each.projector.number for each in shared.checkpoints[1:]}) == 4
+    assert shared_bytes + own <= held <= 1.02 * (shared_bytes + own)
 
 
 def test_an_adapter_comes_and_goes_and_leaves_no_bytes(loras):
