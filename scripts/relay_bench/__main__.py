@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from relay_bench import load
+from relay_bench import fleet, load
 from relay_bench.relays import OURS, Relay, bench_worker, relay
 
 DIRECT = "direct"
@@ -192,7 +192,19 @@ def main() -> None:
         metavar="NAME=COMMAND",
         help="another relay; {port} and {worker} in its command are filled in",
     )
+    parser.add_argument(
+        "--fleet",
+        type=int,
+        metavar="WORKERS",
+        help="measures instead what so many workers' heartbeats cost our controller",
+    )
+    parser.add_argument("--beat-seconds", type=float, default=5.0, help="between two of a worker")
+    parser.add_argument("--fleet-seconds", type=float, default=30.0, help="for how long")
     arguments = vars(parser.parse_args())
+    fleet_arguments = [arguments.pop(n) for n in ("fleet", "beat_seconds", "fleet_seconds")]
+    if fleet_arguments[0] is not None:
+        print(uvloop.run(fleet.measure(*fleet_arguments)).report())
+        return
     peers = arguments.pop("peer")
     sizes = Sizes(**arguments)
     print(table(uvloop.run(measure(sizes, peers)), sizes))

@@ -25,9 +25,10 @@ SIZES = [
 ]
 
 
-def test_a_tiny_run_prints_each_measurement_for_the_relay() -> None:
+def measured(*arguments: str) -> dict[str, str]:
+    """The second column of the table that a run prints, by the first."""
     done = subprocess.run(
-        [sys.executable, "-m", "relay_bench", *SIZES],
+        [sys.executable, "-m", "relay_bench", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])},
         capture_output=True,
@@ -36,16 +37,24 @@ def test_a_tiny_run_prints_each_measurement_for_the_relay() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    rows = {
-        cells[0]: cells[1]
-        for line in done.stdout.splitlines()
-        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
-    }
+    table = [line.strip("|").split("|") for line in done.stdout.splitlines() if line[:1] == "|"]
+    rows = {cells[0].strip(): cells[1].strip() for cells in table}
     assert rows.pop("measure") == "paragone"
     assert rows.pop("---") == "---"
+    return rows
+
+
+def test_a_tiny_run_prints_each_measurement_for_the_relay() -> None:
+    rows = measured(*SIZES)
     assert len(rows) == 6
     for row, figure in rows.items():
         assert float(figure.split()[0]) >= 0, row
+
+
+def test_a_tiny_fleet_beats_as_often_as_it_says_and_is_listed_meanwhile() -> None:
+    rows = measured("--fleet", "4", "--beat-seconds", "0.1", "--fleet-seconds", "1")
+    assert 10 < float(rows["heartbeats that came, /s"]) <= 42
+    assert float(rows["list of models, p99, ms"]) > 0
 
 
 def test_chunks_are_counted_where_a_relay_cuts_its_pieces_inside_an_event(
