@@ -76,6 +76,7 @@ async def test_cve_2026_24779_an_address_is_judged_by_the_parser_that_connects(
         "http://10.0.0.1#@127.0.0.1",
         "http://0177.0.0.1:1",
         "http://2130706433:1",
+        "http://[]@",  # an error of the parser's own
     ):
         message = {
             "worker_id": "w",
