@@ -117,18 +117,17 @@ class Connection(asyncio.Protocol):
             self.is_closed = True
             self._transport.abort()
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """Until something came, or nothing will."""
         if self._failure is not None:
             raise LostError(self._failure)
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():  # who waited may have been cancelled
+            waiter.set_result(None)
 
     def _fail(self, reason: str) -> None:
         if not self._is_complete and self._failure is None:

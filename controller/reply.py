@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from starlette.types import Send
 
@@ -58,9 +58,9 @@ class Reply:
             headers = [*headers, *_EVENT_STREAM]
         await self.start(200, headers)
 
-    async def write(self, piece: bytes) -> None:
-        """Sends a piece of the body; returns once the client's connection has room for more."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+    def write(self, piece: bytes) -> Awaitable[None]:
+        """Sends a piece of the body; is over once the client's connection has room for more."""
+        return self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def keep_alive(self) -> None:
         """Tells a client that waits for a stream that somebody is there."""
