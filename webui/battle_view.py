@@ -68,11 +68,13 @@ def battle_html(words: Words, *, terms: str, can_fetch: bool, katex: Katex | Non
         '<p class="error" id="problem" role="alert"></p>'
         f'<form class="ask" id="ask"><textarea name="text" rows="2" placeholder="{ask}" '
         f'aria-label="{ask}" required></textarea><div class="row">'
-        f'<input type="file" name="files" accept="image/*" multiple '
-        f'aria-label="{escape(words("Images"))}">'
+        f'<label class="button">{escape(words("Add images"))}<input type="file" name="files" '
+        f'accept="image/*" multiple aria-label="{escape(words("Images"))}"></label>'
         f"{address if can_fetch else ''}"
         f'<button class="primary">{escape(words("Ask both"))}</button>'
-        f'<button type="button" id="again">{escape(words("New battle"))}</button></div></form>'
+        f'<button type="button" id="again">{escape(words("New battle"))}</button>'
+        f'<span class="chosen" data-remove="{escape(words("Remove the image"))}"></span>'
+        "</div></form>"
         f'<script type="application/json" id="phrases">{_script(phrases)}</script>'
     )
 

@@ -201,7 +201,7 @@ def _body_html(watch: FleetWatch, history: ClusterHistory, words: Words, *, can_
 def _table_html(view: FleetView, words: Words, *, can_drain: bool) -> str:
     heads = (
         ("model", words("model")),
-        ("state", words("State")),
+        ("state", words("state")),
         ("weights", words("weights")),
         ("base", words("base")),
         ("running", words("running")),

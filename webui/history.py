@@ -149,9 +149,10 @@ def _list_html(summaries: list[Summary], words: Words, *, is_filtered: bool) -> 
 def _chat_html(summary: Summary, words: Words) -> str:
     title = summary.title or " ".join(summary.first_question.split())[:120]
     when = datetime.fromtimestamp(summary.used_at, UTC).isoformat(timespec="seconds")
-    facts = [words("{count} questions", count=summary.num_turns)]
-    if summary.num_images:
-        facts.append(words("{count} images", count=summary.num_images))
+    turns, images = summary.num_turns, summary.num_images
+    facts = [words("1 question") if turns == 1 else words("{count} questions", count=turns)]
+    if images:
+        facts.append(words("1 image") if images == 1 else words("{count} images", count=images))
     if summary.kind is Kind.BATTLE:
         facts.append(words("Battle"))
     models = "".join(f'<span class="chip">{escape(model)}</span>' for model in summary.models)

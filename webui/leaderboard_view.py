@@ -149,8 +149,8 @@ def _plot_html(table: Sequence[Standing]) -> str:
         for at in range(first, int(high) + 1, width)
     )
     return (
-        f'<svg class="ranking-plot" viewBox="0 0 980 {bottom + 26}" aria-hidden="true">'
-        f"{ticks}{''.join(lines)}</svg>"
+        f'<div class="scroll"><svg class="ranking-plot" viewBox="0 0 980 {bottom + 26}" '
+        f'aria-hidden="true">{ticks}{"".join(lines)}</svg></div>'
     )
 
 

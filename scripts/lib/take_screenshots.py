@@ -1,9 +1,11 @@
-"""Takes pictures of the running page: a question about an example image, answered by each model."""
+"""Takes pictures of the running page: a question about an example image, answered by each model.
+
+The plain views (battle, leaderboard, history, cluster) are pictured after some chats and votes.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -20,14 +22,21 @@ from typing import Any, Literal
 
 import httpx
 import yaml
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
+from view_scenes import (
+    ANSWER_MILLISECONDS,
+    ask_in_battle,
+    examples,
+    fill,
+    vote_in_battle,
+    wait_for_answers,
+    wait_until_ready,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
 DEMO = ROOT / "configs" / "demo.yaml"
-EXAMPLES = ROOT / "webui" / "examples" / "examples.json"
 START_SECONDS = 300  # four processes import torch
-ANSWER_MILLISECONDS = 60_000
 SETTLE_MILLISECONDS = 3500  # the heads show the workers' load a heartbeat and two polls late
 
 
@@ -40,6 +49,8 @@ class Shot:
     height: int = 900
     colour_scheme: Literal["light", "dark"] = "light"
     query: str = ""
+    view: str = ""  # a plain view
+    is_whole: bool = False  # from top to bottom, also what the window does not show
     prepare: Callable[[Page], None] = lambda _: None
 
 
@@ -71,45 +82,84 @@ SHOTS = (
     Shot("compare-sees", prepare=show_what_the_model_sees),
     Shot("compare-request", prepare=show_the_request),
     Shot("compare-settings", prepare=show_a_column_s_settings),
+    Shot("battle", height=760, view="battle", prepare=ask_in_battle),
+    Shot("battle-voted", height=760, view="battle", prepare=vote_in_battle),
+    Shot("battle-phone", 390, 844, "dark", view="battle", is_whole=True, prepare=ask_in_battle),
+    Shot("leaderboard", height=760, view="leaderboard", is_whole=True),
+    Shot("leaderboard-dark", height=760, colour_scheme="dark", view="leaderboard", is_whole=True),
+    Shot("leaderboard-phone", 390, 844, view="leaderboard", is_whole=True),
+    Shot("history", height=560, view="history"),
+    Shot("history-phone", 390, 844, view="history"),
+    Shot("cluster", height=640, view="cluster", is_whole=True),
+    Shot("cluster-dark", height=640, colour_scheme="dark", view="cluster", is_whole=True),
+    Shot("cluster-phone", 390, 844, view="cluster"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", nargs="?", help="a running page; without it the demo is started")
-    url: str | None = parser.parse_args().url
+    parser.add_argument("--only", default="", help="names of pictures begin so")
+    arguments = parser.parse_args()
+    url: str | None = arguments.url
+    shots = [shot for shot in SHOTS if shot.name.startswith(arguments.only)]
     IMAGES.mkdir(parents=True, exist_ok=True)
     if url is not None:
-        take_all(url.rstrip("/"))
+        take_all(url.rstrip("/"), shots)
         return
     with running_demo() as address:
-        take_all(address)
+        take_all(address, shots)
 
 
-def take_all(url: str) -> None:
-    """Every picture of the page at an address."""
+def take_all(url: str, shots: list[Shot]) -> None:
+    """Pictures of the page at an address."""
     chromium = os.environ.get("PARAGONE_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        for shot in SHOTS:
-            take(browser, url, shot)
+        person: StorageState | None = None  # whose chats and votes the plain views show
+        for shot in shots:
+            if shot.view and person is None:
+                with opened(browser, shot) as context:
+                    fill(context, url)
+                    person = context.storage_state()
+            with opened(browser, shot, person if shot.view else None) as context:
+                (take_view if shot.view else take)(context.new_page(), url, shot)
             print(f"wrote docs/images/{shot.name}.png", flush=True)
         browser.close()
 
 
-def take(browser: Browser, url: str, shot: Shot) -> None:
-    """One picture, after the questions about the first example image."""
-    context = browser.new_context(  # its own, so that no choice of language is left from another
+@contextmanager
+def opened(
+    browser: Browser, shot: Shot, person: StorageState | None = None
+) -> Iterator[BrowserContext]:
+    """A browser of its own, so that no choice of language is left from another picture."""
+    context = browser.new_context(
         viewport={"width": shot.width, "height": shot.height},
         color_scheme=shot.colour_scheme,
         locale="en-GB",
+        storage_state=person,
     )
-    page = context.new_page()
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+def take_view(page: Page, url: str, shot: Shot) -> None:
+    """One picture of a plain view."""
+    page.goto(f"{url}/{shot.view}")
+    shot.prepare(page)
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / f"{shot.name}.png", full_page=shot.is_whole)
+
+
+def take(page: Page, url: str, shot: Shot) -> None:
+    """One picture, after the questions about the first example image."""
     page.goto(f"{url}/{shot.query}")
-    expect(page.locator("#state-0 .state")).to_have_attribute("data-kind", "ready", timeout=60_000)
-    prompts = json.loads(EXAMPLES.read_text(encoding="utf-8"))["examples"][0]["prompts"]
+    wait_until_ready(page)
+    prompts = examples()[0]["prompts"]
     page.locator("#examples [data-value='0.0']").first.click()
     expect(page.locator("#composer .thumbnail-item")).to_have_count(1)
     page.locator("#composer textarea").press("Enter")
@@ -122,21 +172,12 @@ def take(browser: Browser, url: str, shot: Shot) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLE_MILLISECONDS)
     page.screenshot(path=IMAGES / f"{shot.name}.png")
-    context.close()
 
 
 def press(page: Page, lane: str, act: str) -> None:
     """Presses a button of a column, which shows itself to who is there."""
     page.locator(lane).hover()
     page.locator(f"{lane} [data-act={act}]").click()
-
-
-def wait_for_answers(page: Page) -> None:
-    """Until the question was taken, and then every visible column has answered it."""
-    expect(page.locator("#composer textarea")).to_have_value("")
-    for place in range(page.locator("[data-tab]").count()):
-        strip = page.locator(f"#figures-{place} .figures")
-        expect(strip).to_have_attribute("data-state", "done", timeout=ANSWER_MILLISECONDS)
 
 
 @contextmanager

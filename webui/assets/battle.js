@@ -16,10 +16,8 @@ function addTurn(text, images) {
   for (const side of sides) {
     const turn = element("div", "turn");
     const question = element("div", "question", text);
-    for (const image of images) {
-      const picture = Object.assign(document.createElement("img"), { src: image, alt: "" });
-      question.prepend(picture);
-    }
+    const pictures = images.map((image) => Object.assign(element("img", ""), { src: image, alt: "" }));
+    if (pictures.length) question.prepend(...pictures, element("br", ""));
     turn.append(question, element("div", "answer"));
     side.append(turn);
   }
@@ -87,6 +85,7 @@ function reveal(result) {
     vote.setAttribute("aria-pressed", vote.dataset.vote === result.winner);
   }
   form.querySelector("button.primary").disabled = true;
+  form.classList.add("decided"); // what is left to do is another battle
   const verdict = document.getElementById("verdict");
   verdict.textContent = phrases.names.replace("{0}", result.left).replace("{1}", result.right) + " ";
   const link = element("a", "", phrases.open);
@@ -118,10 +117,40 @@ form.addEventListener("submit", (event) => {
     battle = asked.battle;
     history.replaceState(null, "", `#${battle}`);
     addTurn(form.elements.text.value, files.map((file) => URL.createObjectURL(file)));
-    form.reset();
+    form.elements.text.value = "";
+    choose([]);
     follow();
   });
 });
+
+// What was chosen stands beside the buttons; a press takes it out again.
+const chosen = form.querySelector(".chosen");
+function choose(files) {
+  const transfer = new DataTransfer();
+  for (const file of files) transfer.items.add(file);
+  form.elements.files.files = transfer.files;
+  for (const picture of chosen.querySelectorAll("img")) URL.revokeObjectURL(picture.src);
+  chosen.replaceChildren(
+    ...files.map((file) => {
+      const button = Object.assign(element("button", ""), { type: "button", title: file.name });
+      button.setAttribute("aria-label", `${chosen.dataset.remove}: ${file.name}`);
+      const picture = Object.assign(element("img", ""), { src: URL.createObjectURL(file), alt: "" });
+      button.append(picture);
+      button.addEventListener("click", () => choose(files.filter((each) => each !== file)));
+      return button;
+    }),
+  );
+}
+form.elements.files.addEventListener("change", () => choose([...form.elements.files.files]));
+function add(event, transfer) {
+  const images = [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+  if (!images.length) return;
+  event.preventDefault();
+  choose([...form.elements.files.files, ...images]);
+}
+form.elements.text.addEventListener("paste", (event) => add(event, event.clipboardData));
+form.addEventListener("dragover", (event) => event.preventDefault());
+form.addEventListener("drop", (event) => add(event, event.dataTransfer));
 
 form.elements.text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -153,9 +182,7 @@ for (const vote of votes)
 const say = (english, chinese) => (document.documentElement.lang === "zh" ? chinese : english);
 document.getElementById("address")?.addEventListener("click", () =>
   askForImageAddress(say, (file) => {
-    const chosen = new DataTransfer();
-    for (const each of [...form.elements.files.files, file]) chosen.items.add(each);
-    form.elements.files.files = chosen.files;
+    choose([...form.elements.files.files, file]);
     form.elements.text.focus();
   }),
 );
