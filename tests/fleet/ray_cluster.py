@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, as a process that is told by its input.
 
-Prints its address. Then `add` adds a node of one CPU and prints its id, `kill ID` kills one as a
-machine dies that loses its power, as far as Ray's own processes go. The end of its input ends it.
+Prints its address. Then `add` adds a node of one CPU and prints its id; `add GPUS ADDRESS` one with
+GPUs, for accounts alone, that takes itself for another machine. `kill ID` kills one as a machine
+dies that loses its power, as far as Ray's own processes go. The end of its input ends it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> None:
             if word == "add":
                 node = cluster.add_node(
                     num_cpus=1,
+                    **({"num_gpus": int(rest[0]), "node_ip_address": rest[1]} if rest else {}),
                     memory=MEMORY_BYTES,
                     object_store_memory=STORE_BYTES,
                     include_dashboard=False,

@@ -89,6 +89,7 @@ def anyio_backend():
 def actors(monkeypatch):
     monkeypatch.setattr(keeper_module, "_ASK_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(keeper_module, "_PLACING_SECONDS", 0.05)
+    monkeypatch.setattr(keeper_module, "_LOOK_SECONDS", 0.05)
     return []
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -29,6 +30,8 @@ from controller.fleet.preflight import find_missing
 from controller.fleet.spec import WorkerSpec
 
 _ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
+
+_KNOCK_SECONDS: Final = 5.0
 
 # A node starts a Python process and imports us before it answers.
 _SURVEY_SECONDS: Final = 60.0
@@ -98,6 +101,8 @@ class Cluster:
                 f"{_ADDRESS_VARIABLE}={address}: `paragone up --on ray` runs on a node of the "
                 f"cluster and takes its host:port, or nothing on a node"
             )
+        if address != "auto":
+            _knock(address)
         try:
             # Its workers' output reaches us by the actors, with names in front.
             ray.init(
@@ -187,6 +192,22 @@ class Cluster:
             "scheduling_strategy": "SPREAD" if spread else "DEFAULT",
         }
         return Hosted(_actor_class().options(**options).remote(tending, is_reached=is_reached))
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes.
+
+    Raises:
+        PlaceError: nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+    except (OSError, ValueError) as exc:
+        raise PlaceError(
+            f"no Ray cluster answers at {address} ({exc}); {_ADDRESS_VARIABLE} is the head's "
+            f"host:port, as `ray start --head` prints it"
+        ) from exc
 
 
 @functools.cache

@@ -14,8 +14,12 @@ from controller.fleet.on_ray.messages import DeadError, LostError, News, Order
 from controller.fleet.reporter import Reporter
 from controller.fleet.restart import GiveUp, ProcessState, RestartRecord, RestartRule
 
-# Unplaced for longer than this, a worker is said to wait, and why; then looked at as often.
-_PLACING_SECONDS: Final = 3.0
+# Unplaced for longer than this, a worker is said to wait, and for what. Until its process has
+# started, what is kept for it there is not free either, and that is nothing to wait for.
+_PLACING_SECONDS: Final = 8.0
+
+# How often it is looked for what a worker waits for.
+_LOOK_SECONDS: Final = 2.0
 
 # Where there is enough of everything, a place takes this long at most: a process has to start.
 _STARTING_SECONDS: Final = 20.0
@@ -130,7 +134,7 @@ class RayKeeper:
                     asking = asyncio.create_task(self._actor.news(self._life, self._until))
                 await asyncio.wait(
                     {asking, stopping},
-                    timeout=_PLACING_SECONDS,
+                    timeout=_LOOK_SECONDS,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if asking.done():
