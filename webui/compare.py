@@ -7,6 +7,7 @@ do is in `webui.acts`, what is shown in `webui.view`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -93,7 +94,10 @@ class Compare:
         demo.load(self.open_page, [page.tab], everything, **quick).then(
             self.follow, where, answering, **streaming
         )
-        page.timer.tick(self.refresh, where, heads, **quick)
+        # A browser marks every output of an event as pending and done: the heads are named only
+        # once one of them has changed.
+        page.timer.tick(self.look, where, page.news, **quick)
+        page.news.change(self.refresh, where, heads, **quick)
         page.composer.submit(
             self.ask, [*where, page.composer, *settings], everything, **quick
         ).then(self.answer, where, answering, **streaming)
@@ -164,8 +168,15 @@ class Compare:
             )
         return updates
 
+    async def look(self, conversation_id: str, tab: Tab) -> Result:
+        """Once a second or so: whether the fleet has changed since this tab was told."""
+        conversation = await self._store.get(conversation_id)
+        if conversation is None or not self._heads.have_news(conversation, tab):
+            return gr.skip()
+        return secrets.token_hex(8)
+
     async def refresh(self, conversation_id: str, tab: Tab) -> Result:
-        """Once a second or so: what has changed in the fleet since this tab was told."""
+        """What has changed in the fleet since this tab was told."""
         conversation = await self._store.get(conversation_id)
         if conversation is None:
             return gr.skip()

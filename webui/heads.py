@@ -66,8 +66,23 @@ class Heads:
             if conversation.columns[lane].model is None and unused:
                 conversation.columns[lane].model = unused.pop(0)
 
+    def have_news(self, conversation: Conversation, tab: Tab) -> bool:
+        """Whether anything differs from what the tab was told."""
+        views = self._views(conversation, tab)
+        return any(tab.shown.get(key) != repr(fields) for key, (_, fields) in views.items())
+
     def updates(self, conversation: Conversation, tab: Tab) -> Updates:
         """What differs from what the tab was told; it counts as told then."""
+        views = self._views(conversation, tab)
+        now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
+        changed = [key for key, fields in now_shown.items() if tab.shown.get(key) != fields]
+        tab.shown |= now_shown
+        return {views[key][0]: gr.update(**views[key][1]) for key in changed}
+
+    def _views(
+        self, conversation: Conversation, tab: Tab
+    ) -> dict[str, tuple[Component, dict[str, Any]]]:
+        """Each part's component and fields, by the part's key."""
         page, catalogue = self._page, self._watch.catalogue
         self.arrange(conversation)
         words = tab.words
@@ -94,7 +109,4 @@ class Heads:
                 f"state {number}": (column.state, {"value": state_html(name, catalogue, words)}),
                 f"card {number}": (column.chat, {"placeholder": self.card(name, words)}),
             }
-        now_shown = {key: repr(fields) for key, (_, fields) in views.items()}
-        changed = [key for key, fields in now_shown.items() if tab.shown.get(key) != fields]
-        tab.shown |= now_shown
-        return {views[key][0]: gr.update(**views[key][1]) for key in changed}
+        return views

@@ -88,6 +88,7 @@ class Page:
     act: Component  # hidden; written by page.js when one of our own buttons is pressed
     tab: Component  # server side
     timer: Component
+    news: Component  # hidden; changes when the fleet has, for a tab that is then shown the change
     head: Component
     nav: Component  # the links to the other views
     banner: Component
@@ -117,6 +118,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float, terms: str, can_fetc
     act = gr.Textbox(visible="hidden", elem_id="act", show_label=False)
     tab = gr.State(Tab())
     timer = gr.Timer(refresh_seconds)
+    news = gr.Textbox(visible="hidden", elem_id="news", show_label=False)
     with gr.Row(elem_id="head"):
         _html("title", f'<h1 title="{TAGLINE}">{TITLE}</h1>')
         nav = _html("nav", nav_html(ENGLISH, view="compare"))
@@ -157,6 +159,7 @@ def build_page(gallery: Gallery, *, refresh_seconds: float, terms: str, can_fetc
         act=act,
         tab=tab,
         timer=timer,
+        news=news,
         head=head,
         nav=nav,
         banner=banner,

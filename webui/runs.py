@@ -8,6 +8,7 @@ has arrived is written down about once a second and at the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -60,6 +61,7 @@ class Run:
         self._answers = conversation.turns[-1].answers
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._over = asyncio.Event()
         self._uris: DataUris = {}
         # Columns wait for each other in the order in which they were asked.
         self._lock = asyncio.Lock() if conversation.is_sequential else None
@@ -81,11 +83,21 @@ class Run:
         """Returns at the next change. Any number of readers may wait."""
         await self._changed.wait()
 
+    async def wait_for_end(self, seconds: float) -> None:
+        """Returns once every column has its end, at the latest after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
     def announce(self) -> None:
         """Wakes everybody who waits for a change."""
         # A fresh event for the next change: clearing this one would hide it from slower readers.
         self._changed.set()
         self._changed = asyncio.Event()
+        if self.is_over:
+            self._over.set()
+        else:
+            self._over.clear()  # an ended answer was asked anew
 
     def stop(self, lane: int) -> None:
         """Ends one column's answer and hangs up on its worker; the others go on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -18,7 +17,14 @@ from webui.heads import Heads, Updates
 from webui.help_view import help_html
 from webui.page import Component, Page, Tab
 from webui.runs import Run
-from webui.sampler import DIFFERENCE_PACES, FIGURE_PACES, TEXT_PACES, Sample, Sampler
+from webui.sampler import (
+    DIFFERENCE_PACES,
+    FIGURE_PACES,
+    TEXT_PACES,
+    FramePace,
+    Sample,
+    Sampler,
+)
 from webui.settings_view import settings_updates
 from webui.toolkit import gr
 from webui.tools import answer_tools_html, compose_tools_html
@@ -112,13 +118,13 @@ class View:
 
     def ended(self, conversation: Conversation, tab: Tab) -> Updates:
         """After the last answer has ended."""
-        return self.answers(conversation, tab) | {
+        return self._written(conversation, tab) | {
             self._page.composer: self._composer(tab, is_answering=False)
         }
 
     def asked(self, conversation: Conversation, tab: Tab) -> Updates:
         """After a question was taken."""
-        return self.answers(conversation, tab) | {
+        return self._written(conversation, tab) | {
             self._page.composer: self._composer(tab, is_answering=True, content={}),
             self._page.examples: gr.update(open=False),
         }
@@ -155,14 +161,26 @@ class View:
         return {self._page.notice: html}
 
     async def frames(self, run: Run, tab: Tab) -> AsyncGenerator[Updates]:
-        """Updates of a run until it is over, each column at the pace of its sampler."""
+        """Updates of a run until it is over: of all columns that are due, in one frame."""
         texts, figures = Sampler(TEXT_PACES), Sampler(FIGURE_PACES)
-        differing = Sampler(DIFFERENCE_PACES)
+        differing, pace = Sampler(DIFFERENCE_PACES), FramePace()
         conversation = run.conversation
+        frame_at, late = float("-inf"), 0.0
         while True:
-            comparing = conversation.reference is not None
-            pacer = differing if comparing else texts
-            now, samples = time.monotonic(), self._samples(run)
+            pacer = texts if conversation.reference is None else differing
+            now, samples, is_over = time.monotonic(), self._samples(run), run.is_over
+            waits = [sampler.seconds_until_due(samples, now=now) for sampler in (pacer, figures)]
+            pending = [wait for wait in waits if wait is not None]
+            if not pending:
+                if is_over:
+                    return
+                await run.wait_for_change()
+                continue
+            planned = max(now + min(pending), frame_at + pace.seconds)
+            if planned > now and not is_over:
+                await run.wait_for_end(planned - now)
+                late = max(0.0, time.monotonic() - planned)
+                continue
             updates: Updates = {}
             place = {lane: at for at, lane in enumerate(conversation.visible)}
             for lane in pacer.take_due(samples, now=now):
@@ -173,16 +191,10 @@ class View:
                 if lane in place:
                     updates |= self._figures(conversation, place[lane], tab)
             if updates:
+                frame_at = now
                 yield updates
-            if run.is_over:
-                return
-            now, samples = time.monotonic(), self._samples(run)
-            waits = [sampler.seconds_until_due(samples, now=now) for sampler in (pacer, figures)]
-            pending = [wait for wait in waits if wait is not None]
-            if pending:
-                await asyncio.sleep(min(pending))
-            else:
-                await run.wait_for_change()
+                pace.note(late + time.monotonic() - now)
+                late = 0.0
 
     def _samples(self, run: Run) -> list[Sample]:
         """How each lane is; where answers are compared, a change of the reference changes all."""
@@ -198,6 +210,15 @@ class View:
 
     def _messages(self, conversation: Conversation, lane: int, tab: Tab) -> list[dict[str, Any]]:
         return chat_messages(conversation, lane, tab.words, self._differences)
+
+    def _written(self, conversation: Conversation, tab: Tab) -> Updates:
+        """`answers` without what only an empty column shows, which is dear: of a column in use."""
+        updates: Updates = {}
+        for place, lane in enumerate(conversation.visible):
+            chat = self._page.columns[place].chat
+            updates[chat] = self._messages(conversation, lane, tab)
+            updates |= self._figures(conversation, place, tab)
+        return updates
 
     def _chat(self, conversation: Conversation, place: int, tab: Tab) -> Component:
         lane = conversation.order[place]

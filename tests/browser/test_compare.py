@@ -49,6 +49,28 @@ def test_a_hung_column_does_not_hold_up_the_others(
     compare.columns[1].expect_state("stopped")
 
 
+def test_a_column_that_hangs_gives_the_browser_nothing_to_do(
+    compare: ComparePage, page: Page, fake: FakeController
+) -> None:
+    fake.models["demo-llava-8bit"].fault = "hang"
+    compare.ask("What is in the picture?")
+    for place in (0, 2, 3):
+        compare.columns[place].expect_state("done")
+    compare.columns[1].expect_state("waiting")
+    endless = """() => document.getAnimations().filter(
+        (each) => each.effect.getComputedTiming().endTime === Infinity).length"""
+    assert page.evaluate(endless) == 0
+    page.wait_for_timeout(500)  # what the ends of the others change
+    changes = """() => new Promise((done) => {
+        let number = 0;
+        new MutationObserver((records) => { number += records.length; }).observe(
+            document.querySelector("#columns"),
+            { childList: true, characterData: true, attributes: true, subtree: true });
+        setTimeout(() => done(number), 1500);
+    })"""
+    assert page.evaluate(changes) == 0
+
+
 def test_stop_ends_its_own_column_and_no_other(compare: ComparePage, fake: FakeController) -> None:
     for model in fake.models.values():
         model.answer = LONG
