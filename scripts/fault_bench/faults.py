@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import httpx
 from relay_bench.load import connect, hang_up_seconds
 
-from fault_bench.crowd import HEARTBEAT_SECONDS, WORKERS, crowd
 from fault_bench.scene import CLIENT_SECONDS, Scene, Subject, asks_well, question, scene
 
 SLOW_SECONDS = 1.0  # an answer takes 0.1 s; one that takes so long has waited for somebody
@@ -182,11 +181,6 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def many_workers(subject: Subject, _sizes: Sizes) -> Mapping[str, Result]:
-    """Whether a large fleet is still a light one."""
-    return await crowd(subject)
-
-
 Fault = Callable[[Subject, Sizes], Awaitable[Mapping[str, Result]]]
 
 FAULTS: Mapping[str, Fault] = {
@@ -195,5 +189,4 @@ FAULTS: Mapping[str, Fault] = {
     "kill -9 within a stream": kill_in_a_stream,
     "client hangs up": hang_up,
     "relay killed, started again": killed_relay,
-    f"{WORKERS} workers, heartbeats every {HEARTBEAT_SECONDS:g} s": many_workers,
 }

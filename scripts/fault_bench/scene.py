@@ -80,10 +80,6 @@ class Scene:
         """Likewise, with all that it has started."""
         _kill(self._relay)
 
-    def relay_cpu_seconds(self) -> float:
-        """CPU time of the relay so far, user and system."""
-        return float(sum(self._relay.cpu_times()[:2]))
-
     async def requests_at(self, position: int) -> int:
         """How many a worker has seen; None of them are questions after its health."""
         counts = json.loads(await get(self.worker_ports[position], "/count"))
