@@ -24,6 +24,7 @@ from tests.engine.test_slot_model import (
     LONGEST,
     NF4,
     SMALL,
+    TEXT,
     alone,
     generated,
     leave,
@@ -31,6 +32,7 @@ from tests.engine.test_slot_model import (
     read,
     until_end,
 )
+from tests.engine.test_transformers_model import request
 from worker.checkpoint.shared import load_shared
 from worker.engine import graphs
 from worker.engine.build import why_not_recorded
@@ -179,6 +181,20 @@ def test_memory_stays_for_the_next_answer_and_is_given_back_when_it_is_short():
         model.step([row])
     model.close(row)
     assert model.kv_reserved_tokens == 0
+
+
+def test_memory_that_stays_goes_before_the_limit_is_passed():
+    model = SlotModel(loaded(*TEXT), kv_tokens=1_024, capture=Recorder())
+    first = [read(model, "text") for _ in range(4)]
+    for row in first:
+        model.close(row)
+    assert model.kv_reserved_tokens == 512
+    asked = model.prepare(request("one two three four " * 60))
+    assert asked.prompt_tokens > 512
+    row = model.open(asked, GREEDY)
+    assert model.cache_stats().kv_used_tokens <= 1_024
+    model.prefill(row, 4_096)
+    model.close(row)
 
 
 def test_what_cannot_be_recorded_is_said_once_and_goes_on_as_it_comes(caplog):

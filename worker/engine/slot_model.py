@@ -296,6 +296,8 @@ class SlotModel(CheckpointModel):
     def _fit_prefixes(self) -> None:
         """What is kept for later goes first when memory is short."""
         if self._limit is not None:
+            if not self._slots and self._kv.reserved_tokens + self._reading_tokens > self._limit:
+                self._kv.clear()
             self._prefixes.shrink_to(self._limit - self._kv.reserved_tokens - self._reading_tokens)
 
     def _two_tokens(self, prompt: EnginePrompt) -> None:
