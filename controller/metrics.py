@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from controller.inflight import InFlight
 from controller.lines import Lines
 from controller.registry import Registry
+from controller.tallies import Tallies, Tally
 
 _PREFIX = "paragone_controller"
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -33,10 +34,9 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 class ModelMetrics:
     """What is counted of one model with each answer, looked up once."""
 
-    successes: Counter
-    first_token: Histogram
-    latency: Histogram
-    queue: Histogram
+    first_token: Tally
+    latency: Tally  # of answers that were relayed to their end
+    queue: Tally
 
 
 class Metrics:
@@ -60,35 +60,35 @@ class Metrics:
         self._collectors = CollectorRegistry()
         self._requests = self._counter("requests", "Requests answered", ["model_name", "status"])
         self._requests_of: dict[tuple[str, int | None], Counter] = {}
-        self._successes = self._counter(
-            "request_success", "Answers relayed to their end", ["model_name"]
-        )
         self.aborted = self._counter(
             "request_aborted", "Answers that did not reach their end", ["model_name", "reason"]
         )
         self.failed_attempts = self._counter(
             "relay_attempts_failed", "Workers that could not serve a request", ["reason"]
         )
-        self._first_token = self._histogram(
-            "time_to_first_token_seconds",
+        self._first_token = Tallies(
+            f"{_PREFIX}_time_to_first_token_seconds",
             "From arrival to the first bytes of the answer",
-            ["model_name"],
             _FIRST_TOKEN_BUCKETS,
         )
-        self._latency = self._histogram(
-            "e2e_request_latency_seconds",
+        self._latency = Tallies(
+            f"{_PREFIX}_e2e_request_latency_seconds",
             "From arrival to the end of the answer",
-            ["model_name"],
             _LATENCY_BUCKETS,
+            counted_as=(f"{_PREFIX}_request_success", "Answers relayed to their end"),
         )
-        self._queue = self._histogram(
-            "request_queue_time_seconds",
+        self._queue = Tallies(
+            f"{_PREFIX}_request_queue_time_seconds",
             "How long requests waited here for a worker with room; those that did not are not in",
-            ["model_name"],
             _LATENCY_BUCKETS,
         )
-        self.loop_lag = self._histogram(
-            "event_loop_lag_seconds", "How late a timer of this process fires", [], _LAG_BUCKETS
+        for tallies in (self._first_token, self._latency, self._queue):
+            self._collectors.register(tallies)
+        self.loop_lag = Histogram(
+            f"{_PREFIX}_event_loop_lag_seconds",
+            "How late a timer of this process fires",
+            buckets=_LAG_BUCKETS,
+            registry=self._collectors,
         )
         self._of_model: dict[str, ModelMetrics] = {}
         self._collectors.register(_Snapshot(registry, in_flight, lines, clock))
@@ -98,10 +98,7 @@ class Metrics:
         found = self._of_model.get(model)
         if found is None:
             found = self._of_model[model] = ModelMetrics(
-                self._successes.labels(model),
-                self._first_token.labels(model),
-                self._latency.labels(model),
-                self._queue.labels(model),
+                self._first_token.of(model), self._latency.of(model), self._queue.of(model)
             )
         return found
 
@@ -119,13 +116,6 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(f"{_PREFIX}_{name}", text, labels, registry=self._collectors)
-
-    def _histogram(
-        self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]
-    ) -> Histogram:
-        return Histogram(
-            f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=self._collectors
-        )
 
 
 class _Snapshot(Collector):

@@ -193,9 +193,7 @@ class Relay:
             await reply.fail(exchange.lost)
             return True
         if reply.status == 200:
-            served = self._metrics.of_model(model)
-            served.successes.inc()
-            served.latency.observe(self._clock() - request.arrival)
+            self._metrics.of_model(model).latency.observe(self._clock() - request.arrival)
         return True
 
     def _suspect(self, record: WorkerRecord, reason: str) -> None:
