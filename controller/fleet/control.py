@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from pydantic import ValidationError
 
 from controller.fleet.log_book import LogBook
+from controller.fleet.place import PlaceError
 from controller.fleet.section import Section
 from controller.fleet.spec import FleetFileError
 
@@ -119,7 +120,7 @@ class ControlServer:
                 await self._answer(Request.model_validate_json(line), reader, writer)
             except ValidationError as exc:
                 await _send(writer, Reply(kind="error", text=f"not a request: {exc}"))
-            except (RefusedError, FleetFileError) as exc:
+            except (RefusedError, FleetFileError, PlaceError) as exc:
                 await _send(writer, Reply(kind="error", text=str(exc)))
         except (ConnectionError, ValueError) as exc:  # it hung up, or sent a line without an end
             _log.debug("a control connection ended: %s", exc)

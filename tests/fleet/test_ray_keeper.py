@@ -11,6 +11,7 @@ from controller.fleet.commands import plan_fleet
 from controller.fleet.on_ray import keeper as keeper_module
 from controller.fleet.on_ray.keeper import RayKeeper
 from controller.fleet.on_ray.messages import Condition, DeadError, LostError, News, Said
+from controller.fleet.place import PlaceError
 from controller.fleet.restart import ProcessState, RestartRule
 from controller.fleet.spec import parse_fleet
 from tests.waiting import until
@@ -157,6 +158,23 @@ async def test_a_lost_node_is_told_and_the_next_life_is_a_restart(running, actor
     assert (running.restarts, running.state) == (1, ProcessState.STARTING)
     assert "was lost with node 1; Ray places it anew" in running.told
     assert len(actors) == 1, "Ray starts it again, not we"
+
+
+async def test_a_move_that_no_question_met_is_a_restart_too(running, actors):
+    actors[0].fates.put_nowait(news("1"))
+    actors[0].fates.put_nowait(news("2", pid=8))
+    await until(lambda: running.pid == 8)
+    assert (running.restarts, running.place) == (1, "node 2")
+
+
+async def test_a_cluster_that_does_not_answer_ends_no_fleet(running, actors):
+    def cause():
+        raise PlaceError("the Ray cluster says: nothing")
+
+    running._cause = cause
+    await until(lambda: running.reason == "the Ray cluster says: nothing")
+    actors[0].fates.put_nowait(news())
+    await until(lambda: running.pid)
 
 
 async def test_one_that_is_lost_again_and_again_before_it_serves_stays_down(running, actors):

@@ -7,7 +7,7 @@ import functools
 import io
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -124,16 +124,23 @@ class Cluster:
             ray.shutdown()
 
     def nodes(self) -> list[Node]:
-        """The nodes that live."""
+        """The nodes that live.
+
+        Raises:
+            PlaceError: the cluster does not answer.
+        """
+        with _translated():
+            entries = ray.nodes()
         return [
             Node(entry["NodeID"], entry["NodeManagerAddress"], entry["Resources"])
-            for entry in ray.nodes()
+            for entry in entries
             if entry["Alive"]
         ]
 
     def free(self) -> Mapping[str, float]:
-        """What nobody uses, of all nodes together."""
-        free: dict[str, float] = ray.available_resources()
+        """What nobody uses, of all nodes together; raises as `nodes` does."""
+        with _translated():
+            free: dict[str, float] = ray.available_resources()
         return free
 
     def survey(
@@ -178,6 +185,9 @@ class Cluster:
             spread: over nodes, as far as there are some; else nodes are filled first.
             is_reached: whether other machines reach it at its node's address; if not, it stays on
                 nodes of this machine.
+
+        Raises:
+            PlaceError: the cluster does not answer, or does not take such needs.
         """
         amounts = dict(needs.amounts)
         options = {
@@ -191,7 +201,16 @@ class Cluster:
             "max_task_retries": 0,
             "scheduling_strategy": "SPREAD" if spread else "DEFAULT",
         }
-        return Hosted(_actor_class().options(**options).remote(tending, is_reached=is_reached))
+        with _translated():
+            return Hosted(_actor_class().options(**options).remote(tending, is_reached=is_reached))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (ray.exceptions.RayError, ConnectionError, ValueError) as exc:
+        raise PlaceError(f"the Ray cluster says: {_last_line(exc)}") from exc
 
 
 def _knock(address: str) -> None:

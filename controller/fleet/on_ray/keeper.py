@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from controller.fleet.commands import ProcessPlan
 from controller.fleet.keeper import wait_at_most
 from controller.fleet.on_ray.messages import DeadError, LostError, News, Order
+from controller.fleet.place import PlaceError
 from controller.fleet.reporter import Reporter
 from controller.fleet.restart import GiveUp, ProcessState, RestartRecord, RestartRule
 
@@ -59,8 +60,9 @@ class RayKeeper:
 
     Args:
         plan: the process.
-        start: has an actor placed for it.
-        cause: says what it waits for, None if there is enough of everything; asked on a thread.
+        start: has an actor placed for it; a PlaceError if that cannot be asked for.
+        cause: says what it waits for, None if there is enough of everything; as `start`, asked on a
+            thread.
         rule: when it is given up.
         reporter: is told what it says.
         clock: monotonic seconds.
@@ -112,8 +114,13 @@ class RayKeeper:
         """
         try:
             while not stop.is_set() and self.state is not ProcessState.GIVEN_UP:
-                self._actor = await asyncio.to_thread(self._start)
-                await self._follow(stop)
+                try:
+                    self._actor = await asyncio.to_thread(self._start)
+                except PlaceError as exc:
+                    self._die(str(exc))
+                    await wait_at_most(stop, _ASK_AGAIN_SECONDS)
+                else:
+                    await self._follow(stop)
             if self.state is not ProcessState.GIVEN_UP:
                 await self._stop(hurry, grace_seconds)
                 self.state = ProcessState.STOPPED
@@ -159,6 +166,10 @@ class RayKeeper:
     def _take(self, news: News) -> None:
         condition = news.condition
         if news.life != self._life:
+            if self._life:  # it was lost and placed anew between two questions
+                self._lose(self._clock())
+                if self.state is ProcessState.GIVEN_UP:
+                    return
             if self.state is ProcessState.PENDING:
                 self.reason = ""
             self.state = ProcessState.STARTING
@@ -225,7 +236,10 @@ class RayKeeper:
         self._life, self._until, self.place = "", 0, ""
 
     async def _say_what_it_waits_for(self, waited_seconds: float) -> None:
-        cause = await asyncio.to_thread(self._cause)
+        try:
+            cause = await asyncio.to_thread(self._cause)
+        except PlaceError as exc:
+            cause = str(exc)
         if cause is None:
             if waited_seconds < _STARTING_SECONDS:
                 return
