@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.types import Receive, Scope
 
@@ -19,9 +20,21 @@ class ClientGoneError(Exception):
 
 
 async def read_json_body(
-    scope: Scope, receive: Receive, *, max_bytes: int, seconds: float
+    scope: Scope,
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    *,
+    max_bytes: int,
+    seconds: float,
 ) -> bytes:
     """The body of a request that says it is JSON; it is not parsed here.
+
+    Args:
+        scope: the request's.
+        headers: its headers.
+        receive: the rest of it.
+        max_bytes: the most that is taken.
+        seconds: how long it may take to arrive.
 
     Raises:
         BadRequestError: it does not say that it is JSON.
@@ -29,7 +42,7 @@ async def read_json_body(
         RequestTimeoutError: it did not arrive within ``seconds``.
         ClientGoneError: the client hung up within it.
     """
-    _check_head(scope, max_bytes)
+    _check_head(headers, max_bytes)
     client = scope.get("extensions", {}).get(CLIENT)
     if client is not None and client.has_whole_body:
         return await _read(receive, max_bytes)
@@ -43,14 +56,11 @@ async def read_json_body(
         ) from exc
 
 
-def _check_head(scope: Scope, max_bytes: int) -> None:
-    is_json = False
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > max_bytes:  # the server has checked it
-            raise _too_large(max_bytes)
-        if name == b"content-type":
-            is_json = b"json" in value.lower()
-    if not is_json:  # a page in a browser may post other types to any address without asking
+def _check_head(headers: Mapping[bytes, bytes], max_bytes: int) -> None:
+    if int(headers.get(b"content-length", 0)) > max_bytes:  # the server has checked it
+        raise _too_large(max_bytes)
+    # A page in a browser may post other types to any address without asking.
+    if b"json" not in headers.get(b"content-type", b"").lower():
         raise BadRequestError("The request must have the header Content-Type: application/json")
 
 

@@ -122,8 +122,9 @@ class RelayedRoute:
         model = ""  # unknown, or not to be believed: names in metrics are those of live models
         try:
             limits = self._limits
+            given = dict(scope["headers"])
             body = await read_json_body(
-                scope, receive, max_bytes=limits.body_bytes, seconds=limits.body_seconds
+                scope, given, receive, max_bytes=limits.body_bytes, seconds=limits.body_seconds
             )
             hints = routing_hints(body)
             reply.expect(stream=hints.stream, beginning=hints.beginning)
@@ -131,9 +132,9 @@ class RelayedRoute:
                 self._in_flight.track(hints.model, arrival),
                 self._traced(scope, hints, reply) as context,
             ):
-                seconds = limits.answer_seconds_of(dict(scope["headers"]), hints)
+                seconds = limits.answer_seconds_of(given, hints)
                 deadline = None if seconds is None else arrival + seconds
-                headers = _forwarded(scope, context, self._name)
+                headers = _forwarded(scope, given, context, self._name)
                 request = RelayRequest(self._path, body, headers, hints, arrival, deadline)
                 async with HangUp(receive, scope) as hang_up:
                     if seconds is None:
@@ -199,16 +200,17 @@ class RelayedRoute:
             ) from exc
 
 
-def _forwarded(scope: Scope, context: Mapping[str, str], name: str) -> dict[str, str]:
+def _forwarded(
+    scope: Scope, given: Mapping[bytes, bytes], context: Mapping[str, str], name: str
+) -> dict[str, str]:
     """The headers for the worker; ``context`` is the trace's, where there are spans of ours.
 
     Raises:
         RequestLoopError: the request has been passed on under this ``name`` before.
     """
     headers = {"content-type": "application/json", "x-request-id": scope["state"]["request_id"]}
-    for key, value in scope["headers"]:
-        if key in _FORWARDED:
-            headers[key.decode("latin-1")] = value.decode("latin-1")
+    for key in _FORWARDED & given.keys():
+        headers[key.decode("latin-1")] = given[key].decode("latin-1")
     headers.update(context)
     headers["via"] = passed_on(name, scope["headers"])
     return headers
