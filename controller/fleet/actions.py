@@ -14,10 +14,11 @@ from typing import Final
 
 from controller.fleet.control import Request
 from controller.fleet.control_client import ControlError, ask, find_fleet
+from controller.fleet.fleet_file import FleetFileError, load_fleet_file
 from controller.fleet.place import Place, PlaceError, ThisMachine
 from controller.fleet.probe import ProbeError
 from controller.fleet.register import register_external
-from controller.fleet.spec import FleetFileError, FleetSpec, load_fleet_file
+from controller.fleet.spec import FleetSpec
 from controller.fleet.state_dir import (
     AlreadyRunningError,
     StateDir,

@@ -14,10 +14,10 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
+from controller.fleet.fleet_file import FleetFileError
 from controller.fleet.log_book import LogBook
 from controller.fleet.place import PlaceError
 from controller.fleet.section import Section
-from controller.fleet.spec import FleetFileError
 
 _log = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 
 from controller.fleet.control import RefusedError
+from controller.fleet.fleet_file import load_fleet_file, with_replicas
 from controller.fleet.log_book import LogBook
 from controller.fleet.place import Place
 from controller.fleet.restart import RestartRule
-from controller.fleet.spec import FleetSpec, load_fleet_file, with_replicas
+from controller.fleet.spec import FleetSpec
 from controller.fleet.supervisor import Supervisor
 
 

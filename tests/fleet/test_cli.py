@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.fleet.spec import FleetSpec, load_fleet_file
+from controller.fleet.fleet_file import load_fleet_file
+from controller.fleet.spec import FleetSpec
 from tests.fleet.running import eventually, free_ports
 
 ROOT = Path(__file__).parents[2]

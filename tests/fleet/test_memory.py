@@ -9,7 +9,7 @@ import pytest
 
 from controller.fleet import memory
 from controller.fleet.commands import ProcessPlan, plan_fleet
-from controller.fleet.spec import parse_fleet
+from controller.fleet.fleet_file import parse_fleet
 
 GIB = 2**30
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.fleet.commands import plan_fleet
+from controller.fleet.fleet_file import parse_fleet
 from controller.fleet.needs import Needs, Node, gpus_shared, never_met, waits_for
 from controller.fleet.on_ray.fitting import (
     for_cluster,
@@ -16,7 +17,6 @@ from controller.fleet.on_ray.fitting import (
     reached_at,
     with_free_port,
 )
-from controller.fleet.spec import parse_fleet
 
 GIB = 2**30
 

@@ -11,7 +11,7 @@ import pytest
 
 from controller.fleet import preflight
 from controller.fleet.commands import plan_fleet
-from controller.fleet.spec import parse_fleet
+from controller.fleet.fleet_file import parse_fleet
 from tests.fleet.running import free_ports
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from controller.fleet.commands import plan_fleet
+from controller.fleet.fleet_file import parse_fleet
 from controller.fleet.on_ray import keeper as keeper_module
 from controller.fleet.on_ray.keeper import RayKeeper
 from controller.fleet.on_ray.messages import Condition, DeadError, LostError, News, Said
 from controller.fleet.place import PlaceError
 from controller.fleet.restart import ProcessState, RestartRule
-from controller.fleet.spec import parse_fleet
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio

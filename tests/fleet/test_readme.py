@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from controller.fleet.spec import parse_fleet
+from controller.fleet.fleet_file import parse_fleet
 from tests import documents
 from tests.demo_fleet import DEMO, DemoFleet
 from tests.documents import ROOT, Block, blocks_in

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller.fleet.fleet_file import FleetFileError, load_fleet_file, parse_fleet
 from controller.fleet.render import render_fleet
-from controller.fleet.spec import FleetFileError, load_fleet_file, parse_fleet
 from tests.fleet.test_cli import DEMO, ROOT, paragone
 
 FLEET = """

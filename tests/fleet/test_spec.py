@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from controller.fleet.spec import FleetFileError, FleetSpec, load_fleet_file, parse_fleet
+from controller.fleet.fleet_file import FleetFileError, load_fleet_file, parse_fleet
+from controller.fleet.spec import FleetSpec
 from controller.protocol.fleet import Quantisation
 
 FOLDER = Path("/fleets")
@@ -70,6 +71,19 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_closest_known_one():
 def test_an_unknown_key_like_no_other_is_refused_with_all_known_ones():
     message = complaint(ONE_WORKER + "\nrestart: {zzz: 1}")
     assert "f.yaml:2: restart.zzz: unknown key; known are first_delay_seconds, factor" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "known"),
+    [
+        ("limits", "concurrency, queue"),
+        ("loading", "dtype, device_map"),
+        ("ray", "cpus, memory, resources"),
+    ],
+)
+def test_an_unknown_key_of_a_workers_section_is_refused_with_the_known_ones(section, known):
+    message = complaint(ONE_WORKER.replace("1001", f"1001, {section}: {{zzz: 1}}"))
+    assert f"workers[0].{section}.zzz: unknown key; known are {known}" in message
 
 
 def test_all_that_is_wrong_is_said_at_once_in_the_files_order():

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from controller.fleet.commands import plan_fleet
+from controller.fleet.fleet_file import load_fleet_file
 from controller.fleet.on_ray.messages import Order, Tending
 from controller.fleet.restart import RestartRule
-from controller.fleet.spec import load_fleet_file
 from tests.fleet.running import eventually, is_running
 
 RULE = RestartRule(

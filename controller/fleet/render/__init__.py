@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from controller.fleet.commands import plan_fleet
+from controller.fleet.fleet_file import FleetFileError
 from controller.fleet.render import compose, kubernetes, slurm, systemd
-from controller.fleet.spec import FleetFileError, FleetSpec
+from controller.fleet.spec import FleetSpec
 
 _RENDERERS: Final[Mapping[str, Callable[[FleetSpec, str], dict[str, str]]]] = {
     "compose": compose.render,
