@@ -109,7 +109,9 @@ async def test_clients_that_hang_up_at_random_leave_nothing():
 
         async def is_quiet(tasks, files):
             await until(lambda: engine._jobs == {} and engine.stats().running == 0, seconds=20)
-            await until(lambda: len(asyncio.all_tasks()) <= tasks and open_files() <= files)
+            await until(
+                lambda: len(asyncio.all_tasks()) <= tasks and open_files() <= files, seconds=20
+            )
 
         tasks, files = len(asyncio.all_tasks()), open_files()
         await crowd(port, chance, CLIENTS // 4)  # what is made once is made
