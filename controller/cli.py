@@ -120,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--on",
         choices=["ray"],
         help="ray: have workers placed, restarted and moved by the Ray cluster that this machine "
-        "is a node of (or $RAY_ADDRESS); by default all run on this machine",
+        "is a node of ($RAY_ADDRESS: of which); by default all run on this machine",
     )
     up.add_argument(
         "--wait-for-nodes",
