@@ -51,7 +51,7 @@ class Lifecycle:
         self.state = WorkerState.LOADING
         self.engine: Engine | None = None
         self.detail: str | None = None
-        self._cards: tuple[ModelCard, ...] = (card,)
+        self._first_card = card
         self._progress: LoadProgress | None = LoadProgress(phase="starting")
         self._listeners: list[Callable[[], None]] = []
         self._process = psutil.Process()
@@ -72,16 +72,14 @@ class Lifecycle:
 
     def become_ready(self, engine: Engine) -> None:
         """The model is loaded. A worker that was told to stop meanwhile stays stopped."""
-        self.engine, self._cards, self._progress = engine, engine.models, None
+        self.engine, self._progress = engine, None
         if self.state is WorkerState.LOADING:
             self.state = WorkerState.READY
             self._changed()
 
     def models_changed(self) -> None:
         """The engine serves another list of models; controllers hear of it at once."""
-        if self.engine is not None:
-            self._cards = self.engine.models
-            self._changed()
+        self._changed()
 
     def fail(self, detail: str) -> None:
         """Nothing can be served any more, and why."""
@@ -93,6 +91,11 @@ class Lifecycle:
         if self.state is not WorkerState.FAILED:
             self.state = WorkerState.DRAINING
             self._changed()
+
+    @property
+    def _cards(self) -> tuple[ModelCard, ...]:
+        """As they are now: what a card says of the engine may change while it runs."""
+        return (self._first_card,) if self.engine is None else self.engine.models
 
     @property
     def progress(self) -> LoadProgress | None:

@@ -213,3 +213,19 @@ async def test_the_fleets_token_goes_with_each_call():
         async with running_worker(controllers=(address,), fleet_token="secret"):
             await until(lambda: len(controller.calls) > 2)
         assert controller.drained
+
+
+async def test_a_card_that_changes_while_the_worker_runs_is_in_its_models_and_the_next_beat(
+    monkeypatch,
+):
+    controller = FakeController()
+    async with (
+        serving(controller.app) as address,
+        running_worker(controllers=(address,)) as running,
+    ):
+        (card,) = running.model.cards
+        changed = card.model_copy(update={"cuda_graphs": "off: the device said so"})
+        monkeypatch.setattr(type(running.model), "cards", (changed,))
+        listed = (await running.client.get("/v1/models")).json()["data"][0]
+        assert listed["metadata"]["card"]["cuda_graphs"] == "off: the device said so"
+        await until(lambda: controller.calls[-1][1].status.models == [changed])
