@@ -7,9 +7,10 @@ the cause and the way out, so that a column can show it as it is.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+import aiohttp
 import httpx
 from pydantic import ValidationError
 
@@ -18,6 +19,8 @@ from controller.protocol.errors import ErrorBody
 from controller.protocol.fleet import DrainReply, DrainRequest, FleetView
 from controller.protocol.preview import Preview
 from controller.protocol.sse import Decoder
+
+_CONNECT_SECONDS = 5.0
 
 
 class ControllerError(Exception):
@@ -58,21 +61,27 @@ class ControllerClient:
     ) -> None:
         self.base_url = base_url
         self._silence_seconds = silence_seconds
+        self._tls = tls
+        self._headers = {"accept-encoding": "identity"} | (
+            {"authorization": f"Bearer {api_key}"} if api_key else {}
+        )
         self._http = httpx.AsyncClient(
             base_url=base_url,
             verify=tls or True,
-            # The number of streams is bounded where they are started, not by a hidden pool queue.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-            timeout=httpx.Timeout(5.0, read=silence_seconds),
+            timeout=httpx.Timeout(_CONNECT_SECONDS, read=silence_seconds),
             # A proxy from the environment must not stand between us and a local controller.
             trust_env=False,
-            headers={"accept-encoding": "identity"}
-            | ({"authorization": f"Bearer {api_key}"} if api_key else {}),
+            headers=self._headers,
         )
+        # Answers come in a thousand pieces a second, of which httpx takes three times the work.
+        # Made when first needed: it belongs to the loop that runs then.
+        self._streams: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
         """Closes every connection."""
         await self._http.aclose()
+        if self._streams is not None:
+            await self._streams.close()
 
     async def fleet(self) -> FleetView:
         """The workers as the controller sees them now.
@@ -138,16 +147,16 @@ class ControllerClient:
                 note_worker(worker_id)
             decoder = Decoder()
             try:
-                async for piece in response.aiter_bytes():
+                async for piece in response.content.iter_any():
                     for event in decoder.feed(piece):
                         if event.is_error:
-                            raise _error_of_body(event.data, response)
+                            raise _error_of_body(event.data, *_origin(response))
                         if event.is_done:
                             return
                         yield _chunk(event.data)
-            except httpx.ReadTimeout as exc:
+            except TimeoutError as exc:
                 raise self._silent() from exc
-            except httpx.TransportError as exc:
+            except aiohttp.ClientError as exc:
                 raise ControllerError(
                     f"The connection to the controller at {self.base_url} broke in the middle of "
                     f"the answer; what had arrived is kept. Ask again.",
@@ -188,26 +197,43 @@ class ControllerClient:
             ) from exc
 
     @asynccontextmanager
-    async def _open(self, body: bytes) -> AsyncIterator[httpx.Response]:
-        request = self._http.build_request(
-            "POST",
-            "/v1/chat/completions",
-            content=body,
-            headers={"content-type": "application/json"},
-        )
+    async def _open(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        response = None
         try:
-            response = await self._http.send(request, stream=True)
-        except httpx.ReadTimeout as exc:
-            raise self._silent() from exc
-        except httpx.TransportError as exc:
-            raise self._unreachable(exc) from exc
-        try:
-            if response.status_code != httpx.codes.OK:
-                await response.aread()
-                raise _error_of(response)
+            try:
+                response = await self._session().post(
+                    self.base_url + "/v1/chat/completions",
+                    data=body,
+                    headers={"content-type": "application/json"},
+                    allow_redirects=False,
+                )
+                refusal = None if response.status == httpx.codes.OK else await response.text()
+            except aiohttp.ConnectionTimeoutError as exc:
+                raise self._unreachable(exc) from exc
+            except TimeoutError as exc:
+                raise self._silent() from exc
+            except aiohttp.ClientError as exc:
+                raise self._unreachable(exc) from exc
+            if refusal is not None:
+                raise _error_of_body(refusal, *_origin(response))
             yield response
         finally:
-            await response.aclose()
+            if response is not None:
+                response.close()  # hangs up, if it has not ended
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._streams is None:
+            self._streams = aiohttp.ClientSession(
+                # The number of streams is bounded where they are started, not by a hidden queue.
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._silence_seconds
+                ),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._streams
 
     def _silent(self) -> ControllerError:
         return ControllerError(
@@ -216,12 +242,19 @@ class ControllerClient:
             code="silent",
         )
 
-    def _unreachable(self, exc: httpx.TransportError) -> ControllerError:
-        reason = {
-            httpx.ConnectError: "nothing accepts connections there",
-            httpx.ConnectTimeout: "no connection within 5 s",
+    def _unreachable(self, exc: httpx.TransportError | aiohttp.ClientError) -> ControllerError:
+        nobody, nothing = (
+            "nothing accepts connections there",
+            f"no connection within {_CONNECT_SECONDS:g} s",
+        )
+        reasons: dict[type[Exception], str] = {
+            httpx.ConnectError: nobody,
+            aiohttp.ClientConnectorError: nobody,
+            httpx.ConnectTimeout: nothing,
+            aiohttp.ConnectionTimeoutError: nothing,
             httpx.ReadTimeout: "it does not answer",
-        }.get(type(exc), str(exc) or type(exc).__name__)
+        }
+        reason = reasons.get(type(exc), str(exc) or type(exc).__name__)
         return ControllerError(
             f"The controller at {self.base_url} cannot be reached: {reason}. Start it, or check "
             f"--controller-url; this page goes on by itself once it is back.",
@@ -239,20 +272,27 @@ def _chunk(data: str) -> ChatCompletionChunk:
         ) from exc
 
 
+def _origin(response: aiohttp.ClientResponse) -> tuple[int, str, Mapping[str, str]]:
+    return response.status, str(response.url), response.headers
+
+
 def _error_of(response: httpx.Response) -> ControllerError:
-    return _error_of_body(response.text, response)
+    address = str(response.url)
+    return _error_of_body(response.text, response.status_code, address, response.headers)
 
 
-def _error_of_body(text: str, response: httpx.Response) -> ControllerError:
+def _error_of_body(
+    text: str, status: int, address: str, headers: Mapping[str, str]
+) -> ControllerError:
     try:
         detail = ErrorBody.model_validate_json(text).error
     except ValidationError:
         return ControllerError(
-            f"HTTP {response.status_code} from {response.url}, without an explanation: "
+            f"HTTP {status} from {address}, without an explanation: "
             f"{text[:200] or 'an empty body'}",
-            code=f"http_{response.status_code}",
+            code=f"http_{status}",
         )
-    retry_after = response.headers.get("retry-after", "")
+    retry_after = headers.get("retry-after", "")
     return ControllerError(
         detail.message,
         code=detail.code or detail.type,
