@@ -191,5 +191,5 @@ async def hang_up_seconds(port: int, worker_port: int) -> float:
 def silent_reader(port: int) -> socket.socket:
     """Asks for an endless stream and never reads it. To be closed by the caller."""
     sock = socket.create_connection(("127.0.0.1", port))
-    sock.sendall(request("flood", stream=True))
+    sock.sendall(request("bench", stream=True, text="flood"))
     return sock

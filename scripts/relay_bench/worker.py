@@ -1,7 +1,8 @@
 """A worker that costs nearly nothing, so that what is measured is the relay before it.
 
 ``python -m relay_bench.worker PORT CHUNKS_PER_SECOND``. A request's ``max_tokens`` is the number
-of chunks of its stream; the model ``flood`` writes 64 KiB pieces for as long as somebody reads.
+of chunks of its stream; to the question ``flood`` it writes 64 KiB pieces for as long as somebody
+reads.
 ``GET /count`` tells how many requests came and when (monotonic seconds, the same in all processes
 of a machine) streams were hung up on.
 """
@@ -16,7 +17,7 @@ import time
 
 import uvloop
 
-MODELS = ("bench", "flood")
+MODELS = ("bench",)  # one: smg asks a worker for its first alone
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TOKENS = re.compile(rb'"max_(?:completion_)?tokens": *(\d+)')  # one relay writes the other name
 STREAM = re.compile(rb'"stream": *true')
