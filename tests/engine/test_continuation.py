@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from controller.protocol.chat import ChatMessage
 from controller.protocol.errors import BadRequestError
 from tests.engine.test_transformers_model import loaded, request
 from worker.engine.detokenizer import REPLACEMENT, Detokenizer
@@ -83,8 +84,10 @@ async def test_the_leading_space_of_a_continuation_is_kept():
     engine = SequentialEngine(model(), max_waiting=1)
     bias = SamplingParams(temperature=0.0, max_tokens=2, logit_bias=((space, 100.0),))
     texts = []
-    for each in (asked("The sea is"), request("Hello")):
+    begun = request("Hello")
+    begun = replace(begun, messages=(*begun.messages, ChatMessage(role="assistant", content="In")))
+    for each in (asked("The sea is"), request("Hello"), begun):
         events = [e async for e in engine.generate(replace(each, sampling=bias))]
         texts.append("".join(e.text for e in events if isinstance(e, TextDelta)))
     await engine.aclose()
-    assert texts == [" the the", "the the"]
+    assert texts == [" the the", "the the", " the the"]

@@ -298,7 +298,9 @@ class QueuedEngine(ABC, Generic[PreparedT]):
     def _answer(self, job: Job[PreparedT]) -> Answer:
         """The beginning of a job's answer."""
         prompt, request = job.prompt, job.request
-        continues = request.prompt is not None
+        messages = request.messages
+        # A text of one's own, or an answer of which the beginning was sent along.
+        continues = request.prompt is not None or (messages and messages[-1].role == "assistant")
         return Answer(
             decode=job.served.decode,
             token_bytes=job.served.token_bytes,
