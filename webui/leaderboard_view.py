@@ -124,33 +124,27 @@ def _table_html(table: Sequence[Standing], words: Words) -> str:
 
 def _plot_html(table: Sequence[Standing]) -> str:
     """Each model's rating as a dot on its interval; what it says is in the table too."""
-    left, right, step = 220, 960, 28
     low = min(each.low for each in table) - 20
     high = max(each.high for each in table) + 20
 
-    def x(rating: float) -> float:
-        return left + (rating - low) / (high - low) * (right - left)
+    def place(rating: float) -> str:
+        return f"{100 * (rating - low) / (high - low):.2f}%"
 
-    lines = []
-    for number, each in enumerate(table):
-        y = step * number + step // 2 + 4
-        lines.append(
-            f'<text x="8" y="{y + 4}">{escape(each.model[:32])}</text>'
-            f'<line class="interval" x1="{x(each.low):.1f}" x2="{x(each.high):.1f}" '
-            f'y1="{y}" y2="{y}"/><circle cx="{x(each.rating):.1f}" cy="{y}" r="5"/>'
-        )
-    bottom = step * len(table) + 8
     spread = high - low
-    width = next(each for each in (10, 25, 50, 100, 200, 500, 1000, 10_000) if spread / each <= 8)
-    first = int(low // width + 1) * width
-    ticks = "".join(
-        f'<line class="axis" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="0" y2="{bottom}"/>'
-        f'<text class="tick" x="{x(at):.1f}" y="{bottom + 16}" text-anchor="middle">{at}</text>'
-        for at in range(first, int(high) + 1, width)
+    width = next(each for each in (10, 25, 50, 100, 200, 500, 1000, 10_000) if spread / each <= 5)
+    ticks = range(int(low // width + 1) * width, int(high) + 1, width)
+    lines = "".join(f'<i class="axis" style="left:{place(at)}"></i>' for at in ticks)
+    rows = "".join(
+        f'<span class="name" title="{escape(each.model)}">{escape(each.model)}</span>'
+        f'<span class="track">{lines}<i class="interval" style="left:{place(each.low)};'
+        f'width:calc({place(each.high)} - {place(each.low)})"></i>'
+        f'<i class="dot" style="left:{place(each.rating)}"></i></span>'
+        for each in table
     )
+    numbers = "".join(f'<b style="left:{place(at)}">{at}</b>' for at in ticks)
     return (
-        f'<div class="scroll"><svg class="ranking-plot" viewBox="0 0 980 {bottom + 26}" '
-        f'aria-hidden="true">{ticks}{"".join(lines)}</svg></div>'
+        f'<div class="ranking-plot" aria-hidden="true">{rows}'
+        f'<span></span><span class="track">{numbers}</span></div>'
     )
 
 

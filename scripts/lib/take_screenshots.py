@@ -6,9 +6,9 @@ The plain views (battle, leaderboard, history, cluster) are pictured after some 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import httpx
 import yaml
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
 from view_scenes import (
     ANSWER_MILLISECONDS,
@@ -152,7 +153,7 @@ def take_view(page: Page, url: str, shot: Shot) -> None:
     page.goto(f"{url}/{shot.view}")
     shot.prepare(page)
     page.wait_for_timeout(SETTLE_MILLISECONDS)
-    page.screenshot(path=IMAGES / f"{shot.name}.png", full_page=shot.is_whole)
+    keep(page, shot)
 
 
 def take(page: Page, url: str, shot: Shot) -> None:
@@ -171,7 +172,14 @@ def take(page: Page, url: str, shot: Shot) -> None:
     shot.prepare(page)
     page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLE_MILLISECONDS)
-    page.screenshot(path=IMAGES / f"{shot.name}.png")
+    keep(page, shot)
+
+
+def keep(page: Page, shot: Shot) -> None:
+    """Writes the picture with a palette, which a page of few colours does not show."""
+    taken = Image.open(io.BytesIO(page.screenshot(full_page=shot.is_whole))).convert("RGB")
+    few = taken.quantize(256, dither=Image.Dither.NONE)
+    few.save(IMAGES / f"{shot.name}.png", optimize=True)
 
 
 def press(page: Page, lane: str, act: str) -> None:
@@ -201,7 +209,7 @@ def running_demo() -> Iterator[str]:
             _wait_for_models(fleet, controller, {worker["name"] for worker in spec["workers"]})
             yield f"http://127.0.0.1:{spec['web']['port']}"
         finally:
-            fleet.send_signal(signal.SIGINT)
+            fleet.terminate()  # a shell that runs this in the background has SIGINT ignored
             fleet.wait()
 
 

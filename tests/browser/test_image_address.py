@@ -74,3 +74,8 @@ def test_the_control_speaks_chinese_and_is_in_battles_too(
     chosen = "document.querySelector('#ask input[type=file]').files[0]?.name"
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert page.evaluate(chosen) == "cat.png"
+    page.locator("#ask input[type=file]").set_input_files(picture)  # instead of it
+    assert page.evaluate(chosen) == "picture.png"
+    page.get_by_role("button", name="Remove the image: picture.png").click()
+    expect(page.locator(".chosen button")).to_have_count(0)
+    assert page.evaluate(chosen) is None
