@@ -87,3 +87,33 @@ def _running(fleet: DemoFleet) -> int:
     reply = httpx.get(fleet.controller_url + "/fleet/workers", trust_env=False)
     view = FleetView.model_validate_json(reply.content)
     return sum(worker.status.load.running + worker.in_flight for worker in view.workers)
+
+
+def test_continue_goes_on_where_an_answer_ran_into_its_limit(
+    demo: ComparePage, demo_fleet: DemoFleet, gallery: Gallery
+) -> None:
+    example = gallery.examples[0]
+    prompt = example.prompts[0]
+    demo.open_settings()
+    demo.set("Max tokens", "12")
+    demo.close_drawer()
+    demo.upload(FOLDER / example.image)
+    demo.ask(prompt.prompt)
+    for column in demo.columns:
+        expect(column.strip).to_have_attribute("data-state", "done", timeout=SECONDS * 1000)
+        expect(column.figure("finish")).to_have_text("length")
+    for model, column in zip(demo_fleet.models, demo.columns, strict=True):
+        # The whole answer in the end, as if nothing had come between.
+        right = prompt.answer_zh if model.endswith("-zh") else prompt.answer_en
+        assert right
+        for _ in right:  # each time by as many tokens as the limit allows
+            begun = column.answers.last.inner_text()
+            assert right.startswith(begun)
+            if begun == right:
+                break
+            column.press(column.resume)
+            expect(column.answers.last).not_to_have_text(begun, timeout=SECONDS * 1000)
+            expect(column.strip).to_have_attribute("data-state", "done", timeout=SECONDS * 1000)
+        column.expect_answer(right)
+        expect(column.figure("finish")).to_have_text("stop")
+        expect(column.answers).to_have_count(1)
