@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -38,8 +39,11 @@ class RayNodes:
     """A cluster of nodes with one CPU each, and a head without any."""
 
     def __init__(self) -> None:
+        # A short path, as sockets lie in it; nobody else's Ray is to find this one there.
+        self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         # Ray would report its use to its makers.
-        environ = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        quiet = {"RAY_TMPDIR": self._folder.name, "RAY_USAGE_STATS_ENABLED": "0"}
+        environ = {**os.environ, **quiet}
         self._nodes: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("ray_cluster.py"))],
@@ -83,6 +87,7 @@ class RayNodes:
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
+        self._folder.cleanup()
 
 
 @pytest.fixture(scope="module")
