@@ -33,6 +33,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
         super().__init__()
         self.keys: torch.Tensor | None = None
         self.values: torch.Tensor | None = None
+        self.rows: torch.Tensor | None = None  # (rows,): 0, 1, ...
         self.positions: torch.Tensor | None = None  # (rows,): where the new tokens go
         self.span = 0  # how much of the rows is attended to
 
@@ -48,15 +49,12 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
         **_kwargs: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes ``(rows, heads, 1, head_dim)`` and returns views of all that the rows hold."""
-        if self.keys is None or self.values is None or self.positions is None:
+        if self.keys is None or self.values is None or self.rows is None:
             raise RuntimeError("a step begins with KVSlots.begin_step")
-        rows = torch.arange(key_states.shape[0], device=self.keys.device)
-        self.keys[rows, :, self.positions] = key_states[:, :, 0]
-        self.values[rows, :, self.positions] = value_states[:, :, 0]
-        return (
-            self.keys[: len(rows), :, : self.span],
-            self.values[: len(rows), :, : self.span],
-        )
+        self.keys[self.rows, :, self.positions] = key_states[:, :, 0]
+        self.values[self.rows, :, self.positions] = value_states[:, :, 0]
+        count = len(self.rows)
+        return self.keys[:count, :, : self.span], self.values[:count, :, : self.span]
 
     def store(self, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Copies a prompt's ``(1, heads, tokens, head_dim)`` into a slot that has room."""
@@ -102,7 +100,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
 
     def clear(self) -> None:
         """Frees the memory."""
-        self.keys = self.values = self.positions = None
+        self.keys = self.values = self.rows = self.positions = None
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002 - transformers'
         """What the mask that is given covers."""
@@ -178,8 +176,9 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         """
         self._reserve(len(lengths), longest + 1, (len(lengths), longest))
         span = rounded(longest + 1)
+        rows = torch.arange(len(lengths), device=lengths.device)
         for layer in self.layers:
-            layer.positions, layer.span = lengths, span
+            layer.rows, layer.positions, layer.span = rows, lengths, span
         places = torch.arange(span, device=lengths.device)
         seen: torch.Tensor = places <= lengths[:, None]
         if self._window is None:
