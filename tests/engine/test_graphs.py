@@ -140,7 +140,7 @@ def check_adapters(model, order, expected):
 
 def test_a_step_is_recorded_when_it_comes_again_and_anew_where_memory_moves():
     recorder = Recorder()
-    model = SlotModel(loaded(*LLAVA), capture=recorder)
+    model = SlotModel(loaded(*LLAVA), kv_tokens=4_096, capture=recorder)
     row = read(model, "short")
     for _ in range(graphs.PLAIN_STEPS):
         model.step([row])

@@ -15,6 +15,7 @@ from tests.engine.test_transformers_model import GREEDY, first_tokens, loaded, r
 from worker.checkpoint.kv import bytes_per_token
 from worker.engine.batch import KVFullError
 from worker.engine.batchable import why_not, why_not_batched
+from worker.engine.kv_slots import rounded
 from worker.engine.prefix_tree import prefix_keys
 from worker.engine.protocol import Reuse, SamplingParams
 from worker.engine.slot_model import SlotModel
@@ -263,7 +264,7 @@ def test_a_seed_gives_the_same_answer_whatever_else_is_in_the_batch(arrivals, se
 
 
 def test_memory_grows_with_what_rows_hold_and_is_given_back():
-    model = SlotModel(loaded(*TEXT))
+    model = SlotModel(loaded(*TEXT), kv_tokens=4_096)
     assert model.kv_reserved_tokens == 0
     first = model.open(model.prepare(ASKED["short"]), GREEDY)
     model.prefill(first, 4_096)
@@ -274,6 +275,22 @@ def test_memory_grows_with_what_rows_hold_and_is_given_back():
     assert model.kv_reserved_tokens > one
     model.close(first)
     model.close(second)
+    assert model.kv_reserved_tokens == 0
+
+
+def test_on_a_cpu_rows_have_room_to_grow_in_that_takes_memory_only_when_it_is_used():
+    model = SlotModel(loaded(*TEXT), prefix_tokens=0)
+    rows = [model.open(model.prepare(ASKED[name]), GREEDY) for name in ("short", "text")]
+    for row in rows:
+        model.prefill(row, 4_096)
+    assert model.kv_reserved_tokens == 16 * 1_024
+    assert model.cache_stats().kv_used_tokens == 2 * rounded(rows[1].length)
+    place = model._kv.layers[0].keys.data_ptr()
+    for _ in range(80):
+        model.step(rows)
+    assert model._kv.layers[0].keys.data_ptr() == place
+    for row in rows:
+        model.close(row)
     assert model.kv_reserved_tokens == 0
 
 

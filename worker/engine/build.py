@@ -22,6 +22,7 @@ from worker.engine.batchable import why_not_batched
 from worker.engine.batched import BatchedEngine
 from worker.engine.engine_prompt import EnginePrompt
 from worker.engine.graphs import CudaCapture
+from worker.engine.host_allocator import keep_freed_memory
 from worker.engine.packed_linear import pack_linear_layers
 from worker.engine.protocol import CacheMemory, Engine
 from worker.engine.sequential import SequentialEngine
@@ -75,6 +76,7 @@ def build_engine(
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     shared = load_shared(spec, loras, on_progress) if loras or takes_adapters else None
     checkpoints = [load_checkpoint(spec, on_progress)] if shared is None else shared.checkpoints
     checkpoint = checkpoints[0]

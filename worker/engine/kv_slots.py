@@ -18,6 +18,10 @@ from worker.engine.prefix_cache import KVPiece
 
 # Rows' lengths are rounded up to multiples of this, so that memory is not moved for each token.
 LENGTH_STEP = 64
+# What is set aside at first where it costs nothing until it is written to: growing would copy all
+# rows while they wait. It may be no more than one part in so many of all that there is.
+_ROOMY_SLOTS, _ROOMY_LENGTH = 16, 1024
+_ROOMY_SHARE = 4
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untyped
@@ -133,6 +137,7 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         self._admit = admit
         self._slots = 0  # that there is memory for
         self._length = 0  # tokens that a slot has memory for
+        self._is_lazy = False  # whether memory is taken when it is written to
 
     @property
     def reserved_tokens(self) -> int:
@@ -212,10 +217,15 @@ class KVSlots(Cache):  # type: ignore[misc] # transformers is untyped
         """Memory for the first ``slots`` rows, of ``length`` tokens; see `SlotLayer.resize`."""
         if slots <= self._slots and length <= self._length:
             return
+        if like is not None:
+            self._is_lazy = like[0][0].device.type == "cpu"
         # Half as much again, so that growing costs little in all; where that does not fit, what is
         # needed, and no more of what rows have left behind.
         size = (_ample(slots, self._slots), rounded(_ample(length, self._length)))
-        if not self._admit(size[0] * size[1], False):
+        roomy = (max(size[0], _ROOMY_SLOTS), max(size[1], _ROOMY_LENGTH))
+        if self._is_lazy and self._admit(_ROOMY_SHARE * roomy[0] * roomy[1], False):
+            size = roomy
+        elif not self._admit(size[0] * size[1], False):
             size = (slots, rounded(length))
             if not self._admit(size[0] * size[1], True):
                 raise KVFullError(f"{size[0]} rows of {size[1]} tokens")

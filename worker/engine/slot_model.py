@@ -112,11 +112,16 @@ class SlotModel(CheckpointModel):
         """Tokens that the rows' cache has memory for now."""
         return self._kv.reserved_tokens
 
+    @property
+    def _row_tokens(self) -> int:
+        """What the rows in the slots take of what is reserved."""
+        return len(self._slots) * rounded(max((row.length for row in self._slots), default=0))
+
     def cache_stats(self) -> CacheStats:
         """What the caches hold and found."""
         return CacheStats(
             kv_tokens=self._limit,
-            kv_used_tokens=self._kv.reserved_tokens + self._reading_tokens + self._prefixes.tokens,
+            kv_used_tokens=self._row_tokens + self._reading_tokens + self._prefixes.tokens,
             prefix_queries=self._prefixes.queries,
             prefix_hits=self._prefixes.hits,
             image_queries=self._images.encoded + self._images.hits,
