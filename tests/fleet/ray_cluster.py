@@ -2,7 +2,8 @@
 
 Prints its address. Then `add` adds a node of one CPU and prints its id; `add GPUS ADDRESS` one with
 GPUs, for accounts alone, that takes itself for another machine. `kill ID` kills one as a machine
-dies that loses its power, as far as Ray's own processes go. The end of its input ends it.
+dies that loses its power, as far as Ray's own processes go; `settle` answers once the cluster knows
+of all that was added and killed. The end of its input ends it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ def main() -> None:
                 )
                 nodes[node.node_id] = node
                 print(node.node_id, flush=True)
+            elif word == "settle":
+                cluster.wait_for_nodes()
+                print("settled", flush=True)
             else:
                 cluster.remove_node(nodes.pop(rest[0]), allow_graceful=False)
                 print("killed", flush=True)

@@ -68,6 +68,8 @@ class RayNodes:
         """The ids of its nodes, of which there are so many at least."""
         while len(self._nodes) < count:
             self._nodes.append(self._ask("add"))
+        # Those that another test has killed are missed some seconds later.
+        assert self._ask("settle") == "settled"
         return self._nodes
 
     def add_other_machine(self, address: str) -> str:
