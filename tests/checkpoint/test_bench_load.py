@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
+from tests.benches import run_bench
 
 
 def test_a_tiny_run_prints_each_loaders_time_and_memory(tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "load_bench", "--size", "tiny", "--rounds", "1"),
-            *("--folder", str(tmp_path)),
-        ],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)]),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    sizes = ("--size", "tiny", "--rounds", "1", "--folder", str(tmp_path))
     # It has compared the answers: both loaders load the same model.
-    assert done.returncode == 0, done.stderr
+    printed = run_bench("load_bench", *sizes, timeout=110, OMP_NUM_THREADS="1")
     rows = {
         cells[0]: cells[1:]
-        for line in done.stdout.splitlines()
+        for line in printed.splitlines()
         if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 7
     }
     loaders = {"paragone", "from_pretrained", "paragone 8-bit", "paragone 4-bit"}
@@ -41,4 +21,4 @@ def test_a_tiny_run_prints_each_loaders_time_and_memory(tmp_path):
         assert float(rows[loader][5]) > 100  # MiB: an interpreter with torch
     assert len(list((tmp_path / "original").glob("pytorch_model-*.bin"))) > 1
     for target in ("peak of the weights", "load time of from_pretrained's"):
-        assert f"\n{target}: " in done.stdout
+        assert f"\n{target}: " in printed

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from tests.benches import run_bench
 
-ROOT = Path(__file__).parents[2]
 FAULTS = ["--fault", "kill -9 within a stream", "--fault", "client hangs up", "--hang-ups", "1"]
 
 
 def test_a_short_run_tells_how_a_stream_ends_whose_worker_is_killed() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fault_bench", *FAULTS],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_bench("fault_bench", *FAULTS, timeout=100)
     rows = {
         cells[1]: cells[2]
-        for line in done.stdout.splitlines()
+        for line in printed.splitlines()
         if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
     }
     assert rows["what"] == "paragone"

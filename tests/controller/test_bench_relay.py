@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.benches import run_bench
 
 ROOT = Path(__file__).parents[2]
 SIZES = [
@@ -27,17 +26,8 @@ SIZES = [
 
 def measured(*arguments: str) -> dict[str, str]:
     """The second column of the table that a run prints, by the first."""
-    done = subprocess.run(
-        [sys.executable, "-m", "relay_bench", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    table = [line.strip("|").split("|") for line in done.stdout.splitlines() if line[:1] == "|"]
+    printed = run_bench("relay_bench", *arguments, timeout=100)
+    table = [line.strip("|").split("|") for line in printed.splitlines() if line[:1] == "|"]
     rows = {cells[0].strip(): cells[1].strip() for cells in table}
     assert rows.pop("measure") == "paragone"
     assert rows.pop("---") == "---"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.benches import run_bench
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--size", "tiny", "--rounds", "1", "--concurrency", "1", "3", "--requests", "4"]
@@ -20,27 +19,14 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_a_tiny_run_compares_the_three_servers_and_finds_their_answers_the_same():
-    done = subprocess.run(
-        [sys.executable, "-m", "engine_bench", *SIZES],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)]),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = rows(done.stdout)
+    printed = run_bench("engine_bench", *SIZES, timeout=110, OMP_NUM_THREADS="1")
+    found = rows(printed)
     assert found["concurrent"][:3] == ["batched", "sequential", "transformers serve"]
     for clients in ("1", "3"):
         assert len(found[clients]) == 5
         assert all(float(cell.split()[0]) > 0 for cell in found[clients])
     for other in ("sequential", "transformers serve"):
-        assert f"answers of {other} that are the same as batched: 8 of 8" in done.stdout
+        assert f"answers of {other} that are the same as batched: 8 of 8" in printed
     arriving = "until each new one has its first token, s"
     assert float(found[arriving][0].split()[0]) > 0
 

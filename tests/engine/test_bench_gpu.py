@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from controller.protocol.fleet import Quantisation
+from tests.benches import run_bench
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_reduced_run_says_so_first_and_prints_each_figure():
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "gpu_bench", "--rounds", "1", "--batches", "1", "2"),
-            *("--weights", "full", "4bit"),
-        ],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)]),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        },
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("REDUCED CPU MODE: torch finds no CUDA device")
+    few = ("--rounds", "1", "--batches", "1", "2", "--weights", "full", "4bit")
+    hidden = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    printed = run_bench("gpu_bench", *few, timeout=110, **hidden)
+    assert printed.startswith("REDUCED CPU MODE: torch finds no CUDA device")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in done.stdout.splitlines()
+        for line in printed.splitlines()
         if line.startswith("| ")
     ]
     assert rows[0][:4] == ["weights", "batch", "paragone, no graphs", "generate"]
@@ -48,8 +31,8 @@ def test_a_reduced_run_says_so_first_and_prints_each_figure():
     ]
     for row in rows[1:]:
         assert all(float(cell.split()[0]) > 0 for cell in row[2:5])
-    assert "`./scripts/bench_gpu --rounds 1 --batches 1 2 --weights full 4bit`" in done.stdout
-    assert "MISSED" not in done.stdout
+    assert "`./scripts/bench_gpu --rounds 1 --batches 1 2 --weights full 4bit`" in printed
+    assert "MISSED" not in printed
 
 
 @pytest.fixture
