@@ -139,7 +139,8 @@ class WorkerSpec(_ListeningProcess):
         description="what it computes on: auto (a GPU where there is one), cpu, cuda, cuda:N, mps",
     )
     gpus: tuple[int, ...] | None = Field(
-        default=None, description="the GPUs that it may see, by index (CUDA_VISIBLE_DEVICES)"
+        default=None,
+        description="the GPUs that it may see, by index (CUDA_VISIBLE_DEVICES); [] for none",
     )
     replicas: int = Field(
         default=1,
@@ -192,6 +193,14 @@ class WorkerSpec(_ListeningProcess):
         if gpus is not None and (min(gpus, default=0) < 0 or len(set(gpus)) != len(gpus)):
             raise ValueError("expected indices of GPUs, each once: [0, 1]")
         return gpus
+
+    @model_validator(mode="after")
+    def _device_is_seen(self) -> Self:
+        if self.gpus == () and self.device.startswith("cuda"):
+            raise ValueError(
+                f"gpus: [] leaves no GPU for device: {self.device}; leave one of the two out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _replicas_can_share(self) -> Self:

@@ -21,6 +21,7 @@ workers:
   - {name: Big.One, model_path: /checkpoints/big, gpus: [2, 3], port: 7003}
   - {name: two, model_path: owner/name, model_base: /bases/big, port: 7004, device: cpu,
      replicas: 2, args: [--log-level, debug]}
+  - {name: blind, model_path: /checkpoints/big, gpus: [], port: 7010}
   - {name: any, model_path: /other/big, port: 7008, loras: {zh: /loras/big, hub: owner/lora}}
 """
 
@@ -43,7 +44,7 @@ def test_the_compose_file_of_the_repository_is_the_demos():
 
 def test_compose_reserves_the_gpus_of_each_worker_and_no_others(spec):
     services = yaml.safe_load(render(spec, "compose")["docker-compose.yml"])["services"]
-    assert list(services) == ["controller", "big-one", "two", "two-2", "any", "web"]
+    assert list(services) == ["controller", "big-one", "two", "two-2", "blind", "any", "web"]
 
     def devices(name: str) -> list[dict[str, object]]:
         return services[name]["deploy"]["resources"]["reservations"]["devices"]
@@ -52,6 +53,8 @@ def test_compose_reserves_the_gpus_of_each_worker_and_no_others(spec):
     assert devices("big-one") == [{**gpu, "device_ids": ["2", "3"]}]
     assert devices("any") == [{**gpu, "count": 1}]
     assert "deploy" not in services["two"]
+    assert "deploy" not in services["blind"]
+    assert services["blind"]["environment"]["CUDA_VISIBLE_DEVICES"] == ""
     assert "CUDA_VISIBLE_DEVICES" not in services["big-one"]["environment"]
 
 
@@ -116,7 +119,8 @@ def test_kubernetes_has_replicas_gpus_and_an_address_for_each_pod(spec):
     documents = list(yaml.safe_load_all(render(spec, "kubernetes")["paragone.yaml"]))
     by_name = {(d["kind"], d["metadata"]["name"]): d for d in documents}
     assert set(by_name) == {
-        *(("Deployment", f"vlm-{n}") for n in ("controller", "web", "big-one", "two", "any")),
+        *(("Deployment", f"vlm-{n}") for n in ("controller", "web", "big-one")),
+        *(("Deployment", f"vlm-{n}") for n in ("two", "blind", "any")),
         *(("Service", f"vlm-{n}") for n in ("controller", "web")),
     }
     assert by_name["Deployment", "vlm-two"]["spec"]["replicas"] == 2
@@ -127,6 +131,8 @@ def test_kubernetes_has_replicas_gpus_and_an_address_for_each_pod(spec):
     assert container("vlm-big-one")["resources"] == {"limits": {"nvidia.com/gpu": 2}}
     assert container("vlm-any")["resources"] == {"limits": {"nvidia.com/gpu": 1}}
     assert "resources" not in container("vlm-two")
+    assert "resources" not in container("vlm-blind")
+    assert {"name": "CUDA_VISIBLE_DEVICES", "value": ""} in container("vlm-blind")["env"]
     words = container("vlm-two")["args"]
     assert words[words.index("--worker-address") + 1] == "http://$(POD_IP):7004"
     assert container("vlm-two")["env"][0]["name"] == "POD_IP"
@@ -167,7 +173,8 @@ wait
 def test_the_slurm_scripts_are_arrays_by_gpus(spec):
     scripts = render(spec, "slurm")
     assert set(scripts) == {"workers-0gpu.sbatch", "workers-1gpu.sbatch", "workers-2gpu.sbatch"}
-    assert "#SBATCH --array=0-1\n" in scripts["workers-0gpu.sbatch"]
+    assert "#SBATCH --array=0-2\n" in scripts["workers-0gpu.sbatch"]
+    assert "export CUDA_VISIBLE_DEVICES=''\n" in scripts["workers-0gpu.sbatch"]
     assert "--gres" not in scripts["workers-0gpu.sbatch"]
     assert "#SBATCH --gres=gpu:2\n" in scripts["workers-2gpu.sbatch"]
 

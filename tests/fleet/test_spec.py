@@ -211,6 +211,12 @@ def test_gpus_are_indices_each_once(gpus):
     assert "expected indices of GPUs, each once" in complaint(text)
 
 
+def test_no_gpus_and_a_device_that_is_one_are_refused():
+    text = "workers: [{name: a, model_path: ./a, port: 1, gpus: [], device: %s}]"
+    assert "gpus: [] leaves no GPU for device: cuda:0" in complaint(text % "'cuda:0'")
+    assert parse(text % "auto").workers[0].gpus == ()
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [

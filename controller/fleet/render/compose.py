@@ -12,6 +12,7 @@ from controller.fleet.render.placing import (
     Folders,
     folders_of,
     from_here,
+    gpu_count,
     label,
     placed_args,
     placed_env,
@@ -100,13 +101,14 @@ def _service(
 
 
 def _gpus(worker: WorkerSpec) -> dict[str, Any]:
-    if worker.device in {"cpu", "mps"}:
+    count = gpu_count(worker)
+    if not count:
         return {}
     device: dict[str, Any] = {"driver": "nvidia", "capabilities": ["gpu"]}
     if worker.gpus:
         device["device_ids"] = [str(index) for index in worker.gpus]
     else:
-        device["count"] = 1
+        device["count"] = count
     return {"resources": {"reservations": {"devices": [device]}}}
 
 

@@ -84,8 +84,11 @@ def placed_args(
 
 
 def placed_env(plan: ProcessPlan) -> dict[str, str]:
-    """The fleet file's variables, without what pins a process to GPUs of one machine."""
-    return {key: value for key, value in plan.env.items() if key not in _PINNING}
+    """The fleet file's variables, without what pins a process to GPUs of one machine.
+
+    That it is to see no GPU (an empty value) is true on every machine, and stays.
+    """
+    return {key: value for key, value in plan.env.items() if key not in _PINNING or not value}
 
 
 def first_replicas(spec: FleetSpec) -> list[tuple[ProcessPlan, WorkerSpec | None]]:
@@ -100,10 +103,14 @@ def first_replicas(spec: FleetSpec) -> list[tuple[ProcessPlan, WorkerSpec | None
 
 
 def gpu_count(worker: WorkerSpec) -> int:
-    """The GPUs that one replica is to have; 0 where it computes on the CPU."""
+    """The GPUs that one replica is to have; 0 where it computes on the CPU.
+
+    Without a word of the fleet file it is one, on whatever machine the process is put.
+    """
     if worker.device in {"cpu", "mps"}:
         return 0
-    return len(worker.replica(0).gpus or (0,))
+    gpus = worker.replica(0).gpus
+    return (worker.loading.num_gpus or 1) if gpus is None else len(gpus)
 
 
 def label(plan: ProcessPlan) -> str:
