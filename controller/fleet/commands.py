@@ -13,14 +13,9 @@ from typing import Final
 
 from controller.fleet.certificates import certificate_of
 from controller.fleet.needs import Needs
-from controller.fleet.spec import (
-    CONTROLLER_NAME,
-    WEB_NAME,
-    ControllerSpec,
-    FleetSpec,
-    WebSpec,
-    WorkerSpec,
-)
+from controller.fleet.process_spec import CONTROLLER_NAME, WEB_NAME, ControllerSpec, WebSpec
+from controller.fleet.spec import FleetSpec
+from controller.fleet.worker_spec import WorkerSpec
 from controller.protocol.fleet import Quantisation
 
 _ADAPTER_FLAG: Final = "--lora"  # NAME=PATH

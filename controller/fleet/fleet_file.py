@@ -13,15 +13,10 @@ from pydantic_core import ErrorDetails
 
 from controller.fleet.loading import Loading
 from controller.fleet.needs import RaySpec
+from controller.fleet.process_spec import ControllerSpec, WebSpec
 from controller.fleet.section import Section
-from controller.fleet.spec import (
-    ControllerSpec,
-    FleetSpec,
-    Limits,
-    RestartSpec,
-    WebSpec,
-    WorkerSpec,
-)
+from controller.fleet.spec import FleetSpec, RestartSpec
+from controller.fleet.worker_spec import Limits, WorkerSpec
 
 
 class FleetFileError(Exception):

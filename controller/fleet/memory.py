@@ -19,7 +19,8 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from controller.fleet.commands import ProcessKind, ProcessPlan, paths_in
-from controller.fleet.spec import FleetSpec, WorkerSpec
+from controller.fleet.spec import FleetSpec
+from controller.fleet.worker_spec import WorkerSpec
 from controller.protocol.fleet import Quantisation
 
 # In float32 beside 16-bit files, and with a context, workers on the CPU take about so many times

@@ -14,7 +14,8 @@ from typing import Final
 import psutil
 
 from controller.fleet.commands import ProcessKind, ProcessPlan
-from controller.fleet.spec import FleetSpec, WorkerSpec
+from controller.fleet.spec import FleetSpec
+from controller.fleet.worker_spec import WorkerSpec
 
 # The extra of our package that a kind of process needs.
 _EXTRAS: Final = {ProcessKind.WORKER: "worker", ProcessKind.WEBUI: "webui"}

@@ -14,9 +14,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from controller.chassis.settings import ProcessSettings
-from controller.fleet import spec
 from controller.fleet.loading import Loading
 from controller.fleet.needs import RaySpec
+from controller.fleet.process_spec import ControllerSpec, WebSpec
+from controller.fleet.spec import FleetSpec, RestartSpec
+from controller.fleet.worker_spec import Limits, WorkerSpec
 from controller.settings import ENV_PREFIX as CONTROLLER_PREFIX
 from controller.settings import ControllerSettings
 from webui.settings import ENV_PREFIX as WEB_PREFIX
@@ -29,14 +31,14 @@ PAGE = ROOT / "docs" / "configuration.md"
 
 # What a table is called in the page: the model, and the prefix of its environment variables.
 TABLES: dict[str, tuple[type[BaseModel], str | None]] = {
-    "fleet": (spec.FleetSpec, None),
-    "fleet.controller": (spec.ControllerSpec, None),
-    "fleet.web": (spec.WebSpec, None),
-    "fleet.workers": (spec.WorkerSpec, None),
-    "fleet.limits": (spec.Limits, None),
+    "fleet": (FleetSpec, None),
+    "fleet.controller": (ControllerSpec, None),
+    "fleet.web": (WebSpec, None),
+    "fleet.workers": (WorkerSpec, None),
+    "fleet.limits": (Limits, None),
     "fleet.loading": (Loading, None),
     "fleet.ray": (RaySpec, None),
-    "fleet.restart": (spec.RestartSpec, None),
+    "fleet.restart": (RestartSpec, None),
     "controller": (ControllerSettings, CONTROLLER_PREFIX),
     "worker": (WorkerSettings, WORKER_PREFIX),
     "web": (WebSettings, WEB_PREFIX),

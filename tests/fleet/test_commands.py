@@ -9,7 +9,7 @@ from pathlib import Path
 from controller.fleet.commands import ProcessKind, ProcessPlan, plan_fleet
 from controller.fleet.fleet_file import parse_fleet
 from controller.fleet.loading import Loading
-from controller.fleet.spec import WorkerSpec
+from controller.fleet.worker_spec import WorkerSpec
 from controller.settings import ControllerSettings
 from webui.settings import WebSettings
 from worker.checkpoint.spec import FourBit

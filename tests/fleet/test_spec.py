@@ -157,6 +157,41 @@ def test_two_models_of_one_name_are_refused_adapters_among_them(another, problem
     assert problem in complaint(ADAPTERS % another)
 
 
+BASE = "{name: a, model_path: ./zh, model_base: ./big, port: 1, loras: {de: ./de}%s}"
+
+
+@pytest.mark.parametrize(
+    ("workers", "other"),
+    [
+        ([BASE % "", "{name: big, model_path: ./c, port: 2}"], 1),
+        (["{name: b, model_path: ./b, port: 2, loras: {big: ./c}}", BASE % ""], 0),
+        (
+            [
+                BASE % "",
+                "{name: b, model_path: ./b, model_base: ./c/big, port: 2, loras: {c: ./c}}",
+            ],
+            0,
+        ),
+        ([BASE % "", "{name: big, model_path: ./big, quantisation: 4bit, port: 2}"], 1),
+        (["{name: big, model_path: ./a, model_base: ./big, port: 2, loras: {c: ./c}}"], 0),
+        (["{name: a, model_path: ./a, model_base: ./big, port: 2, loras: {big: ./c}}"], 0),
+    ],
+)
+def test_a_base_beside_adapters_has_a_name_of_its_own(workers, other):
+    said = complaint(f"workers: [{', '.join(workers)}]")
+    assert ".model_base: is served too, as 'big' by its folder's name" in said
+    assert f"which is also a model of workers[{other}]; rename that one" in said
+
+
+def test_a_base_that_several_workers_hold_alike_is_one_model():
+    another = "{name: b, model_path: ./b, model_base: ./big, port: 2, loras: {fr: ./fr}}"
+    alone = "{name: big, model_path: ./big, port: 3}"
+    assert len(parse(f"workers: [{BASE % ''}, {another}, {alone}]").workers) == 3
+    # Without `loras` the base is not served, and its name is free.
+    lora = "{name: a, model_path: ./zh, model_base: ./big, port: 1}"
+    assert parse(f"workers: [{lora}, {{name: big, model_path: ./c, port: 3}}]")
+
+
 def test_adapters_over_a_base_that_would_be_gone_are_refused():
     text = "workers: [{name: a, model_path: ./a, port: 1, loras: {b: ./b}, loading: {%s}}]"
     assert "leaves no base that they could share" in complaint(text % "merge_lora: true")

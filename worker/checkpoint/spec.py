@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from controller.protocol.fleet import Quantisation
-
-_NUMBERED = re.compile(r"checkpoint-\d+")
+from controller.protocol.naming import name_of_path
 
 QuantType = Literal["nf4", "fp4"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -80,18 +78,8 @@ class LoadSpec:
 
     @property
     def served_name(self) -> str:
-        """The given name, or LLaVA's rule: the last path component.
-
-        ``checkpoint-N`` says nothing alone, so its parent's name goes before it.
-        """
-        if self.model_name:
-            return self.model_name
-        parts = [part for part in re.split(r"[\\/]", self.model_path) if part not in {"", "."}]
-        if not parts:
-            return self.model_path
-        if _NUMBERED.fullmatch(parts[-1]) and len(parts) > 1:
-            return f"{parts[-2]}_{parts[-1]}"
-        return parts[-1]
+        """The given name, or the checkpoint's own."""
+        return self.model_name or name_of_path(self.model_path)
 
 
 @dataclass(frozen=True, slots=True)

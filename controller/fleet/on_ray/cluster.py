@@ -27,7 +27,7 @@ from controller.fleet.on_ray.messages import (
 )
 from controller.fleet.place import PlaceError
 from controller.fleet.preflight import find_missing
-from controller.fleet.spec import WorkerSpec
+from controller.fleet.worker_spec import WorkerSpec
 
 _ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
 

@@ -11,7 +11,7 @@ from typing import Final
 from controller.fleet.commands import ProcessPlan, thread_env, with_values
 from controller.fleet.needs import CPU, GPU, MEMORY, Needs, gpus_shared
 from controller.fleet.render.placing import placed_env
-from controller.fleet.spec import WorkerSpec
+from controller.fleet.worker_spec import WorkerSpec
 
 EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - told apart, not bound
 

@@ -17,7 +17,8 @@ from controller.fleet.render.placing import (
     placed_args,
     placed_env,
 )
-from controller.fleet.spec import FleetSpec, WorkerSpec
+from controller.fleet.spec import FleetSpec
+from controller.fleet.worker_spec import WorkerSpec
 
 # The slim image has neither torch nor a checkpoint; the worker's has both extras' worth of torch.
 _IMAGES: Final = {

@@ -17,7 +17,8 @@ from controller.fleet.render.placing import (
     placed_args,
     placed_env,
 )
-from controller.fleet.spec import FleetSpec, WorkerSpec
+from controller.fleet.spec import FleetSpec
+from controller.fleet.worker_spec import WorkerSpec
 
 # A checkpoint of many gigabytes takes minutes: 180 looks, ten seconds apart.
 _STARTUP = {"periodSeconds": 10, "failureThreshold": 180}

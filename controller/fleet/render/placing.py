@@ -14,7 +14,8 @@ from controller.fleet.commands import (
     plan_fleet,
     with_values,
 )
-from controller.fleet.spec import FleetSpec, WorkerSpec
+from controller.fleet.spec import FleetSpec
+from controller.fleet.worker_spec import WorkerSpec
 
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - a container's own network; what is published is said apart
 
