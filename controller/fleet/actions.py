@@ -54,6 +54,7 @@ def _up(arguments: argparse.Namespace) -> int:
         request = Request(
             command="apply",
             check_memory=not arguments.skip_memory_check,
+            wait_for_nodes=arguments.wait_for_nodes,
             place=arguments.on or "",
         )
         _say(ask(state, request, on_line=_say))
@@ -63,8 +64,6 @@ def _up(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _place(arguments: argparse.Namespace) -> Iterator[Place]:
     if arguments.on is None:
-        if arguments.wait_for_nodes:
-            raise PlaceError("--wait-for-nodes is for clusters: --on ray")
         yield ThisMachine()
         return
     if find_spec("ray") is None:
@@ -76,20 +75,31 @@ def _place(arguments: argparse.Namespace) -> Iterator[Place]:
     # On use: it takes a second, and is an extra.
     from controller.fleet.on_ray.place import on_ray  # noqa: PLC0415
 
-    with on_ray(os.environ, wait_for_nodes=arguments.wait_for_nodes) as place:
+    with on_ray(os.environ) as place:
         yield place
 
 
 def _start(arguments: argparse.Namespace, spec: FleetSpec, place: Place, state: StateDir) -> int:
     plans = place.plans(spec)
-    problems = place.problems(spec, plans, check_memory=not arguments.skip_memory_check)
+    problems = place.problems(
+        spec,
+        plans,
+        check_memory=not arguments.skip_memory_check,
+        wait_for_nodes=arguments.wait_for_nodes,
+    )
     if problems:
         _complain(f"{arguments.file} cannot be started:")
         for problem in problems:
             _complain(f"  - {problem}")
         return EXIT_FAILED
     return run_fleet(
-        spec, plans, place=place, path=arguments.file, state=state, output=arguments.output
+        spec,
+        plans,
+        place=place,
+        path=arguments.file,
+        state=state,
+        wait_for_nodes=arguments.wait_for_nodes,
+        output=arguments.output,
     )
 
 

@@ -34,6 +34,7 @@ class Request(Section):
     follow: bool = False  # logs: also what is still to come
     lines: int = 100  # logs: how many of the past ones
     check_memory: bool = True  # apply
+    wait_for_nodes: bool = False  # apply
     place: str = ""  # apply: where the fleet is taken to run, if that was said
 
 
@@ -53,7 +54,7 @@ class Commanded(Protocol):
 
     logs: LogBook
 
-    async def apply(self, *, check_memory: bool, place: str) -> str:
+    async def apply(self, *, check_memory: bool, wait_for_nodes: bool, place: str) -> str:
         """Takes over the fleet file as it is now, and says what that changed."""
         ...
 
@@ -136,7 +137,11 @@ class ControlServer:
     ) -> None:
         text = ""
         if request.command == "apply":
-            text = await self._fleet.apply(check_memory=request.check_memory, place=request.place)
+            text = await self._fleet.apply(
+                check_memory=request.check_memory,
+                wait_for_nodes=request.wait_for_nodes,
+                place=request.place,
+            )
         elif request.command == "scale":
             text = await self._fleet.scale(request.name, request.replicas)
         elif request.command == "stop":

@@ -23,23 +23,34 @@ class LiveFleet:
         place: where it runs.
         supervisor: runs the fleet.
         logs: its processes' lines.
+        wait_for_nodes: whether it was started with workers that no node could take.
     """
 
     def __init__(
-        self, path: Path, spec: FleetSpec, place: Place, supervisor: Supervisor, logs: LogBook
+        self,
+        path: Path,
+        spec: FleetSpec,
+        place: Place,
+        supervisor: Supervisor,
+        logs: LogBook,
+        *,
+        wait_for_nodes: bool,
     ) -> None:
         self.logs = logs
         self._path = path
         self._spec = spec
         self._place = place
         self._supervisor = supervisor
+        self._wait_for_nodes = wait_for_nodes  # as the last `up` said
         self._one_at_a_time = asyncio.Lock()
 
-    async def apply(self, *, check_memory: bool, place: str) -> str:
+    async def apply(self, *, check_memory: bool, wait_for_nodes: bool, place: str) -> str:
         """Takes over the fleet file as it is now; unchanged processes run on.
 
         Args:
             check_memory: whether it is asked what checkpoints take.
+            wait_for_nodes: whether workers are taken that no node could run as it is now; it holds
+                for later scaling too.
             place: where the fleet is taken to run; empty if that was not said.
 
         Raises:
@@ -53,7 +64,11 @@ class LiveFleet:
             )
         async with self._one_at_a_time:
             spec = await asyncio.to_thread(load_fleet_file, self._path)
-            return await self._change_to(spec, check_memory=check_memory)
+            changed = await self._change_to(
+                spec, check_memory=check_memory, wait_for_nodes=wait_for_nodes
+            )
+            self._wait_for_nodes = wait_for_nodes
+            return changed
 
     async def scale(self, name: str, replicas: int) -> str:
         """Runs a worker so many times, until the fleet file is applied again.
@@ -67,7 +82,9 @@ class LiveFleet:
                 known = ", ".join(worker.name for worker in self._spec.workers)
                 raise RefusedError(f"no worker is called {name!r}; there are {known}")
             spec = with_replicas(self._spec, name, replicas)
-            return await self._change_to(spec, check_memory=True)
+            return await self._change_to(
+                spec, check_memory=True, wait_for_nodes=self._wait_for_nodes
+            )
 
     def stop(self, *, now: bool) -> None:
         """Stops the fleet; ``now``: without a grace."""
@@ -78,12 +95,17 @@ class LiveFleet:
         every = [plan.name for plan in self._supervisor.plans]
         return [n for n in every if name in ("", n, n.split("#")[0])]
 
-    async def _change_to(self, spec: FleetSpec, *, check_memory: bool) -> str:
+    async def _change_to(self, spec: FleetSpec, *, check_memory: bool, wait_for_nodes: bool) -> str:
         plans = await asyncio.to_thread(self._place.plans, spec)
         running = self._supervisor.plans
         new = [p for p in plans if not any(p.is_same_process(other) for other in running)]
         problems = await asyncio.to_thread(
-            self._place.problems, spec, new, running=running, check_memory=check_memory
+            self._place.problems,
+            spec,
+            new,
+            running=running,
+            check_memory=check_memory,
+            wait_for_nodes=wait_for_nodes,
         )
         if problems:
             raise RefusedError(

@@ -107,6 +107,7 @@ class Place(Protocol):
         *,
         running: Sequence[ProcessPlan] = (),
         check_memory: bool,
+        wait_for_nodes: bool,
     ) -> list[str]:
         """What would keep processes from starting there, each with its way out.
 
@@ -115,6 +116,7 @@ class Place(Protocol):
             new: what is to be started of it.
             running: what of the fleet runs already; its ports are no problem.
             check_memory: whether it is asked what checkpoints take.
+            wait_for_nodes: take what no node could ever run as it is now; it waits for one.
         """
         ...
 
@@ -143,8 +145,11 @@ class ThisMachine:
         *,
         running: Sequence[ProcessPlan] = (),
         check_memory: bool,
+        wait_for_nodes: bool,
     ) -> list[str]:
         """Ports, folders, packages, then memory."""
+        if wait_for_nodes:
+            return ["--wait-for-nodes is for clusters: --on ray"]
         # The ports of what is to be stopped are free by then; those of what stays are no new ones'.
         ours = {(plan.host, plan.port) for plan in running}
         problems = find_problems(spec, new, ports_of_ours=ours)

@@ -28,6 +28,7 @@ def run_fleet(
     place: Place,
     path: Path,
     state: StateDir,
+    wait_for_nodes: bool = False,
     output: str = "auto",
 ) -> int:
     """Runs a fleet until it is stopped.
@@ -38,12 +39,23 @@ def run_fleet(
         place: where they run.
         path: its file.
         state: the folder of its control socket, held by this process.
+        wait_for_nodes: whether workers were taken that no node could run as it is now.
         output: plain lines, json lines, or auto: lines and a board on a terminal, else json.
 
     Returns:
         The exit status.
     """
-    return asyncio.run(_run(spec, plans, place=place, path=path, state=state, output=output))
+    return asyncio.run(
+        _run(
+            spec,
+            plans,
+            place=place,
+            path=path,
+            state=state,
+            wait_for_nodes=wait_for_nodes,
+            output=output,
+        )
+    )
 
 
 async def _run(
@@ -53,6 +65,7 @@ async def _run(
     place: Place,
     path: Path,
     state: StateDir,
+    wait_for_nodes: bool,
     output: str,
 ) -> int:
     loop = asyncio.get_running_loop()
@@ -83,7 +96,7 @@ async def _run(
         logs=logs,
     )
     console.note(f"starting {len(plans)} processes of {path}")
-    fleet = LiveFleet(path, spec, place, supervisor, logs)
+    fleet = LiveFleet(path, spec, place, supervisor, logs, wait_for_nodes=wait_for_nodes)
     try:
         with place.showing(console):
             async with ControlServer(state.socket, fleet):

@@ -261,6 +261,27 @@ def test_what_no_node_could_ever_run_is_told_before_anything_starts(cluster, wri
 
 
 def test_workers_on_other_machines_are_reached_at_their_addresses_with_the_gpus_of_ray(
+def test_each_up_says_for_itself_whether_workers_may_wait_for_nodes(cluster, up, write_fleet):
+    cluster.nodes(1)
+    path = write_fleet([], [])
+    text = path.read_text()
+    path.write_text("".join(line for line in text.splitlines(True) if "w1" not in line))
+    fleet = up(path)
+    fleet.wait_for_line("w0         | placed on", within=START_SECONDS)
+
+    path.write_text(text.replace("name: w1", "name: w1, gpus: [0, 1, 2, 3]"))
+    result = paragone("up", str(path))
+    assert result.returncode == 1
+    assert "nothing was changed:\n  - w1: needs 4 GPU on one node" in result.stderr
+    result = paragone("up", str(path), "--wait-for-nodes")
+    assert (result.stdout, result.stderr) == ("started: w1; left alone: controller, w0\n", "")
+    fleet.wait_for_line("w1         | waits for a node: it needs 4 GPU", within=START_SECONDS)
+    assert paragone("scale", "w0=2").returncode == 0
+    result = paragone("scale", "w1=4")  # a GPU each, which is as little there
+    assert result.returncode == 0, result.stderr
+    assert fleet.stop() == 0
+
+
     cluster, up, write_fleet
 ):
     """Loopback addresses of this machine, which Ray takes for other machines."""

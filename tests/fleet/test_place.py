@@ -21,10 +21,18 @@ def test_without_ray_it_is_said_how_to_get_it_and_how_to_do_without(
 
 def test_waiting_for_nodes_is_refused_where_there_are_none(write_fleet):
     result = paragone("up", str(write_fleet([])), "--wait-for-nodes")
-    assert (result.returncode, result.stderr) == (
-        1,
-        "--wait-for-nodes is for clusters: --on ray\n",
-    )
+    assert result.returncode == 1
+    assert "  - --wait-for-nodes is for clusters: --on ray\n" in result.stderr
+
+
+def test_nor_does_a_fleet_that_runs_without_nodes_wait_for_any(start_fleet, tmp_path):
+    fleet = start_fleet([])
+    fleet.wait_for_line("Paragone is ready")
+    before = fleet.pids
+    result = paragone("up", str(tmp_path / "fleet.yaml"), "--wait-for-nodes")
+    assert result.returncode == 1
+    assert "nothing was changed:\n  - --wait-for-nodes is for clusters" in result.stderr
+    assert fleet.pids == before
 
 
 def test_a_fleet_of_this_machine_is_not_moved_to_a_cluster_in_silence(start_fleet, tmp_path):

@@ -26,19 +26,18 @@ _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 @contextlib.contextmanager
-def on_ray(environ: Mapping[str, str], *, wait_for_nodes: bool) -> Iterator[RayPlace]:
+def on_ray(environ: Mapping[str, str]) -> Iterator[RayPlace]:
     """The cluster, for as long as it is entered.
 
     Args:
         environ: may name the cluster.
-        wait_for_nodes: take what no node could ever run as it is now; it waits.
 
     Raises:
         PlaceError: there is no cluster.
     """
     cluster = Cluster.connect(environ)
     try:
-        yield RayPlace(cluster, wait_for_nodes=wait_for_nodes)
+        yield RayPlace(cluster)
     finally:
         cluster.close()
 
@@ -48,14 +47,12 @@ class RayPlace:
 
     Args:
         cluster: places the workers.
-        wait_for_nodes: take what no node could ever run as it is now.
     """
 
     name = "ray"
 
-    def __init__(self, cluster: Cluster, *, wait_for_nodes: bool) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._wait_for_nodes = wait_for_nodes
         self._here = ThisMachine()
         self._spec: FleetSpec | None = None
         self._memory: dict[str, int] = {}  # bytes, by process, of those that name none
@@ -87,6 +84,7 @@ class RayPlace:
         *,
         running: Sequence[ProcessPlan] = (),
         check_memory: bool,
+        wait_for_nodes: bool,
     ) -> list[str]:
         """What is wrong here, then whether nodes have what is needed, then what they lack."""
         workers = [plan for plan in new if plan.kind is ProcessKind.WORKER]
@@ -101,7 +99,7 @@ class RayPlace:
         ]
         if check_memory:
             problems += self._learn_memory(spec, workers)
-        if not self._wait_for_nodes:
+        if not wait_for_nodes:
             reasons = {
                 plan.name: why for plan in workers if (why := never_met(self._needs(plan), nodes))
             }
