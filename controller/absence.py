@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.protocol.errors import ModelLoadingError, ModelNotFoundError, NoLiveWorkerError
+from controller.protocol.errors import (
+    ModelLoadingError,
+    ModelNotFoundError,
+    ModelUnheardOfError,
+    NoLiveWorkerError,
+)
 from controller.protocol.fleet import WorkerState
 from controller.worker_record import WorkerRecord
 
@@ -16,6 +21,27 @@ def not_found(name: str, others: Sequence[str]) -> ModelNotFoundError:
     known = ", ".join(others) or "none at the moment"
     return ModelNotFoundError(
         f"The model {name!r} does not exist here; models that answer now: {known}", param="model"
+    )
+
+
+def unheard_of(
+    name: str, others: Sequence[str], *, age_seconds: float, left_seconds: float
+) -> ModelUnheardOfError:
+    """Nobody has told of this name so far, of which not all may have had the time.
+
+    Args:
+        name: the model's.
+        others: the models that answer now.
+        age_seconds: of this controller.
+        left_seconds: until a name that nobody has told of is taken for a wrong one.
+    """
+    known = ", ".join(others) or "none so far"
+    return ModelUnheardOfError(
+        f"The model {name!r} has not registered here yet, or does not exist: this controller "
+        f"started {age_seconds:.0f} s ago, and workers may still be coming back; models that "
+        f"answer now: {known}; check the name, or try again shortly",
+        param="model",
+        retry_after_seconds=min(left_seconds, RETRY_AFTER_SECONDS),
     )
 
 

@@ -42,10 +42,10 @@ from controller.routes.fleet import fleet_router
 from controller.routes.legacy import legacy_router
 from controller.routes.public import public_router
 from controller.routes.relayed import RelayedRoute, RequestLimits
-from controller.routes.via import own_name
 from controller.settings import ControllerSettings
 from controller.tracing import Tracing, otlp_tracing
 from controller.upstream import Upstream
+from controller.via import own_name
 from controller.vigil import CHECK_SECONDS, Vigil
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,13 @@ def create_app(
         fleet_token = BearerCheck.of_token(
             settings.fleet_token.get_secret_value(), what="The fleet's token"
         )
-    registry = Registry(clock=clock, wall_clock=wall_clock)
+    name = own_name()
+    registry = Registry(
+        clock=clock,
+        wall_clock=wall_clock,
+        name=name,
+        settling_seconds=settings.settling_seconds,
+    )
     in_flight = InFlight()
     lines = Lines(max_waiting=settings.max_queue, clock=clock)
     metrics = Metrics(registry, in_flight, lines, clock=clock)
@@ -151,7 +157,6 @@ def create_app(
         attempts=settings.relay_attempts,
         clock=clock,
     )
-    name = own_name()
 
     def relayed(path: str, reply: type[Reply] = Reply) -> RelayedRoute:
         return RelayedRoute(

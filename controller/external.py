@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import SecretStr, ValidationError
 
@@ -29,6 +29,7 @@ from controller.protocol.fleet import (
 from controller.protocol.message import Message
 from controller.registry import Registry
 from controller.upstream import Upstream
+from controller.via import not_through
 from controller.worker_record import Reach
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,21 @@ CAPACITY = 64  # such servers batch; they do not say how many requests they take
 
 class _Model(Message):
     id: str
+    metadata: Any = None  # ours; others have what they like there
+
+    @property
+    def way(self) -> tuple[str, ...]:
+        """The controllers that a request passes from that server on; empty where it is none."""
+        try:
+            return _Metadata.model_validate(self.metadata).via
+        except ValidationError:
+            return ()
+
+
+class _Metadata(Message):
+    """What is read of our own extension of an entry."""
+
+    via: tuple[str, ...] = ()
 
 
 class _Models(Message):
@@ -123,7 +139,6 @@ class ExternalServers:
             PollError: it did not answer, or with something else.
         """
         authorization = None if api_key is None else f"Bearer {api_key.get_secret_value()}"
-        reach = Reach(authorization=authorization, takes_any_number=True)
         headers = {} if authorization is None else {"authorization": authorization}
         body = await ask(
             self._upstream,
@@ -134,9 +149,11 @@ class ExternalServers:
             max_bytes=MAX_MODEL_LIST_BYTES,
         )
         try:
-            names = [model.id for model in _Models.model_validate_json(body).data if model.id]
+            models = [model for model in _Models.model_validate_json(body).data if model.id]
         except ValidationError as exc:
             raise PollError("GET /v1/models was answered with something else than models") from exc
+        ways = not_through(self._registry.name, {model.id: model.way for model in models})
+        reach = Reach(authorization=authorization, takes_any_number=True, ways=ways)
         message = RegisterRequest(
             worker_id=_worker_id(address),
             address=address,
@@ -144,7 +161,7 @@ class ExternalServers:
             version="external",
             status=WorkerStatus(
                 state=WorkerState.READY,
-                models=[ModelCard(name=name, format="openai") for name in names],
+                models=[ModelCard(name=name, format="openai") for name in ways],
                 load=WorkerLoad(capacity=CAPACITY),
             ),
         )
@@ -152,7 +169,7 @@ class ExternalServers:
             enter(message, reach=reach)
         except ConflictError as exc:  # a worker of ours has its address now
             raise PollError(str(exc)) from exc
-        return names
+        return list(ways)
 
 
 def _bare(address: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from controller.absence import not_found, unavailable
+from controller.absence import not_found, unavailable, unheard_of
 from controller.breaker import Breaker
 from controller.protocol.errors import (
     ConflictError,
     ModelLoadingError,
     ModelNotFoundError,
+    ModelUnheardOfError,
     NoLiveWorkerError,
 )
 from controller.protocol.fleet import (
@@ -26,6 +27,7 @@ from controller.protocol.fleet import (
     WorkerState,
     WorkerView,
 )
+from controller.via import shortest
 from controller.worker_record import OUR_OWN, Lease, Reach, WorkerRecord
 
 MAX_REMEMBERED_MODELS = 4096  # names kept to tell "gone" from "never heard of"
@@ -37,10 +39,23 @@ class Registry:
     Args:
         clock: monotonic seconds.
         wall_clock: Unix seconds, for the ``created`` field of model entries.
+        name: this controller's in `Via`; see `controller.via`.
+        settling_seconds: how long after the start a name that nobody has told of may still be that
+            of a worker which is coming back.
     """
 
-    def __init__(self, *, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        name: str = "",
+        settling_seconds: float = 0.0,
+    ) -> None:
+        self.name = name
         self._clock = clock
+        self._began_at = clock()
+        self._settling_seconds = settling_seconds
         self._wall_clock = wall_clock
         self._workers: dict[str, WorkerRecord] = {}
         self._by_address: dict[str, WorkerRecord] = {}
@@ -132,6 +147,7 @@ class Registry:
 
         Raises:
             ModelNotFoundError: nobody serves, or lately served, this name.
+            ModelUnheardOfError: nobody does so far, and this controller is young.
             ModelLoadingError: its workers are still loading.
             NoLiveWorkerError: its workers are gone, failed or leaving.
         """
@@ -145,12 +161,19 @@ class Registry:
             raise self.absence(model)
         return [record for record in live if record.breaker.lets_pass] or live
 
-    def absence(self, name: str) -> ModelNotFoundError | ModelLoadingError | NoLiveWorkerError:
+    def absence(
+        self, name: str
+    ) -> ModelNotFoundError | ModelUnheardOfError | ModelLoadingError | NoLiveWorkerError:
         """Why nobody can answer for a model, and what to do."""
         now = self._clock()
         serving = [r for r in self._by_model.get(name, {}).values() if not r.lease.is_over(now)]
         if not serving and name not in self._first_seen:
-            return not_found(name, [entry.id for entry in self.models().data])
+            others = [entry.id for entry in self.models().data]
+            age = now - self._began_at
+            if age < self._settling_seconds:
+                left = self._settling_seconds - age
+                return unheard_of(name, others, age_seconds=age, left_seconds=left)
+            return not_found(name, others)
         return unavailable(name, serving)
 
     def model(self, name: str) -> ModelEntry:
@@ -242,6 +265,7 @@ class Registry:
             or record.suspicion is not None
             or record.status.state is not message.status.state
             or record.heartbeat_seconds != message.heartbeat_seconds
+            or record.reach.ways != reach.ways
         ):
             self._listed = None
         record.reach = reach
@@ -301,5 +325,10 @@ class Registry:
         return ModelEntry(
             id=name,
             created=self._first_seen.get(name, int(self._wall_clock())),
-            metadata=ModelMetadata(state=WorkerState.READY, worker_count=len(live), card=card),
+            metadata=ModelMetadata(
+                state=WorkerState.READY,
+                worker_count=len(live),
+                card=card,
+                via=(self.name, *shortest(record.reach.ways.get(name, ()) for record in live)),
+            ),
         )

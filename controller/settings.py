@@ -50,6 +50,14 @@ class ControllerSettings(ProcessSettings):
         description="the longest that an answer may take, also where a client allows more; "
         "without it, as long as it takes",
     )
+    settling_seconds: float = Field(
+        # One beat of LLaVA's workers. Ours beat each second, but one that died together with the
+        # controller needs several to be there again.
+        default=15.0,
+        ge=0,
+        description="how long after its start a model that no worker has told of yet is a 503 with "
+        "Retry-After, as its worker may be coming back; afterwards it is a 404",
+    )
     connect_seconds: float = Field(
         default=2.0, gt=0, description="how long a worker may take to accept a connection"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -51,6 +52,8 @@ class Reach:
     authorization: str | None = None  # a header that goes with requests to it
     template: LegacyTemplate | None = None  # a FastChat worker's own
     takes_any_number: bool = False  # it queues by itself and says nothing of its capacity
+    # By model, where the server is a controller: those that a request passes from it on.
+    ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 OUR_OWN = Reach(speaks_legacy_too=True)

@@ -30,6 +30,7 @@ from controller.protocol.legacy import LegacyRegistration, LegacyStatus, ModelQu
 from controller.protocol.legacy_templates import ConversationReply, LegacyTemplate
 from controller.registry import Registry
 from controller.upstream import Upstream
+from controller.via import not_through
 from controller.worker_record import Reach, Wire
 
 _log = logging.getLogger(__name__)
@@ -200,6 +201,9 @@ class LegacyWorkers:
         status = member.status
         if status is None:
             return
+        told = status.via or {}
+        names = [name for name in status.model_names if name]
+        ways = not_through(self._registry.name, {name: told.get(name, ()) for name in names})
         interval = LEASE_INTERVAL_SECONDS if member.has_answered else BEAT_SECONDS
         message = RegisterRequest(
             worker_id=member.worker_id,
@@ -208,11 +212,11 @@ class LegacyWorkers:
             version="legacy",
             status=WorkerStatus(
                 state=WorkerState.READY,
-                models=[ModelCard(name=n, format="legacy") for n in status.model_names if n],
+                models=[ModelCard(name=name, format="legacy") for name in ways],
                 load=WorkerLoad(running=max(0, status.queue_length), capacity=CAPACITY),
             ),
         )
-        reach = Reach(wire=Wire.LEGACY, template=member.template)
+        reach = Reach(wire=Wire.LEGACY, template=member.template, ways=ways)
         enter = self._registry.register if is_new else self._registry.heartbeat
         try:
             enter(message, reach=reach)

@@ -22,6 +22,7 @@
     ├── WorkerLostError          502   worker_lost: the worker went away during the answer
     ├── UnavailableError         503   with Retry-After
     │   ├── NoLiveWorkerError    503   no_live_worker: the name is known, nobody serves it now
+    │   ├── ModelUnheardOfError  503   model_unheard_of: nobody has told of this name yet
     │   ├── ModelLoadingError    503   model_loading: a worker is loading it, with progress
     │   ├── QueueTimeoutError    503   queue_timeout: no worker had room for it in time
     │   └── DrainingError        503   draining: this process is shutting down
@@ -221,6 +222,12 @@ class NoLiveWorkerError(UnavailableError):
     """The model is known and no worker serves it at the moment."""
 
     code = "no_live_worker"
+
+
+class ModelUnheardOfError(UnavailableError):
+    """This process has just started: the name may be wrong, or its worker not back yet."""
+
+    code = "model_unheard_of"
 
 
 class ModelLoadingError(UnavailableError):

@@ -210,6 +210,8 @@ class ModelMetadata(Message):
     state: WorkerState
     worker_count: int
     card: ModelCard
+    # By their names in the header `Via`: the controllers that a request passes, this one first.
+    via: tuple[str, ...] | None = None
 
 
 class ModelEntry(Message):

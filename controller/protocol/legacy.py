@@ -39,6 +39,8 @@ class LegacyStatus(Message):
     model_names: list[str]
     speed: float = 1  # of no unit; 1 in every program that is known
     queue_length: int = 0
+    # Ours: by model, the controllers that a request passes, as in `fleet.ModelMetadata`.
+    via: dict[str, tuple[str, ...]] | None = None
 
 
 class LegacyRegistration(Message):

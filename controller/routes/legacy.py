@@ -136,9 +136,13 @@ def legacy_router(
     @router.post("/worker_get_status")
     async def worker_get_status() -> LegacyStatus:
         """All workers as one, for a controller above this one."""
-        live = {record.worker_id: record for name in names() for record in registry.rotation(name)}
+        listed = registry.models().data
+        live = {
+            record.worker_id: record for entry in listed for record in registry.rotation(entry.id)
+        }
         return LegacyStatus(
-            model_names=names(),
+            model_names=[entry.id for entry in listed],
+            via={entry.id: entry.metadata.via or () for entry in listed},
             speed=len(live),
             queue_length=sum(record.queue_length for record in live.values()),
         )

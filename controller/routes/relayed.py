@@ -29,9 +29,9 @@ from controller.protocol.sampling import TIMEOUT_HEADER, seconds_of
 from controller.relay import Relay
 from controller.reply import Reply
 from controller.routes.body import ClientGoneError, read_json_body
-from controller.routes.via import passed_on
 from controller.routing import RoutingHints, routing_hints
 from controller.tracing import Tracing
+from controller.via import passed_on
 
 _log = logging.getLogger(__name__)
 

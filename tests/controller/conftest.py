@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from starlette.types import ASGIApp
 
 from controller.app import Controller, create_app
 from controller.chassis.serve import Server, listen
@@ -105,22 +106,30 @@ async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> Non
 async def running_controller(
     *, tracing: Tracing | None = None, **settings: Any
 ) -> AsyncIterator[Fleet]:
-    """A controller on a free port, served as its process serves it."""
-    app = create_app(ControllerSettings(port=0, **settings), tracing=tracing)
+    """A controller on a free port, served as its process serves it; a wrong name is one at once."""
+    app = create_app(
+        ControllerSettings(port=0, **{"settling_seconds": 0, **settings}), tracing=tracing
+    )
+    async with (
+        served(app, before_shutdown=app.drain) as url,
+        # Workers go first, so that nothing is left to drain.
+        httpx.AsyncClient(base_url=url, timeout=10, verify=False) as client,
+        AsyncExitStack() as stack,
+    ):
+        yield Fleet(url, app, client, stack)
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
+    """An application on a free port; its URL."""
     sock = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server = Server(app, grace_seconds=1, before_shutdown=app.drain)
+    server = Server(app, grace_seconds=1, **options)
     # `serve` without its loop, which looks for signals ten times a second and costs each test that.
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[sock])
     try:
-        async with (
-            # Workers go first, so that nothing is left to drain.
-            httpx.AsyncClient(base_url=url, timeout=10, verify=False) as client,
-            AsyncExitStack() as stack,
-        ):
-            yield Fleet(url, app, client, stack)
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         await server.shutdown(sockets=[sock])
 

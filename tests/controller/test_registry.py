@@ -7,10 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from controller.absence import RETRY_AFTER_SECONDS
 from controller.protocol.errors import (
     ConflictError,
     ModelLoadingError,
     ModelNotFoundError,
+    ModelUnheardOfError,
     NoLiveWorkerError,
 )
 from controller.protocol.fleet import (
@@ -137,6 +139,35 @@ def test_expiry_forgets_the_worker_and_remembers_the_name(registry: Registry, cl
         registry.rotation("demo")
     with pytest.raises(ModelNotFoundError):
         registry.rotation("never")
+
+
+def test_a_name_is_unheard_of_while_workers_may_be_coming_back_and_wrong_afterwards(
+    clock: Clock,
+) -> None:
+    registry = Registry(clock=clock, wall_clock=lambda: 0.0, settling_seconds=10)
+    registry.register(said_by("w1", "demo", heartbeat_seconds=30))
+    clock.now += 3
+    with pytest.raises(ModelUnheardOfError, match=r"started 3 s ago.* answer now: demo") as caught:
+        registry.rotation("other")
+    assert caught.value.retry_after_seconds == RETRY_AFTER_SECONDS
+    clock.now += 6.5
+    with pytest.raises(ModelUnheardOfError) as caught:
+        registry.model("other")
+    assert caught.value.retry_after_seconds == 0.5
+    clock.now += 0.5
+    with pytest.raises(ModelNotFoundError):
+        registry.rotation("other")
+
+
+def test_a_name_that_was_told_of_is_never_unheard_of(clock: Clock) -> None:
+    registry = Registry(clock=clock, wall_clock=lambda: 0.0, settling_seconds=60)
+    registry.register(said_by("w1", state=WorkerState.LOADING))
+    with pytest.raises(ModelLoadingError):
+        registry.rotation("demo")
+    clock.now += 3
+    registry.expire()
+    with pytest.raises(NoLiveWorkerError, match="gone"):
+        registry.rotation("demo")
 
 
 def test_a_worker_that_was_out_of_touch_keeps_its_open_requests(
