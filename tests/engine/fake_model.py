@@ -59,6 +59,7 @@ class FakeModel:
     error_after: int = 0  # tokens before it is
     prepare_error: Exception | None = None
     gate: threading.Event | None = None
+    prepare_gate: threading.Event | None = None  # must be set before a prompt is prepared
     started: list[str] = field(default_factory=list)
     steps: int = 0
     open_answers: int = 0
@@ -98,6 +99,8 @@ class FakeModel:
     def prepare(self, request: GenerationRequest) -> FakePrompt:
         self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
         time.sleep(self.prepare_seconds)
+        if self.prepare_gate is not None:
+            self.prepare_gate.wait()
         if self.prepare_error is not None:
             raise self.prepare_error
         text = " ".join(_text(message) for message in request.messages)

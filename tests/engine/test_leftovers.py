@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from tests.crowd import crowd
 from tests.engine.engines import text_of
 from tests.engine.tensors import tensor_bytes
 from tests.engine.test_transformers_model import loaded, request
@@ -69,18 +70,10 @@ async def client(engine, chance):
                 return
 
 
-async def crowd(engine, chance, count):
-    """So many clients, some at once."""
-    left = iter(range(count))
-
-    async def one_after_another():
-        for _ in left:
-            await client(engine, chance)
-
-    async with asyncio.TaskGroup() as clients:
-        for _ in range(AT_ONCE):
-            clients.create_task(one_after_another())
-    await until(lambda: engine.stats().running == 0, seconds=20)
+async def gone_through(engine, chance, count):
+    """Once so many clients have come and gone."""
+    await crowd(lambda: client(engine, chance), count=count, at_once=AT_ONCE)
+    await until(lambda: engine.stats().running == 0)
 
 
 async def test_a_thousand_requests_given_up_at_random_leave_nothing():
@@ -95,12 +88,12 @@ async def test_a_thousand_requests_given_up_at_random_leave_nothing():
     before_tasks = asyncio.all_tasks()
     try:
         # The first ones fill what is bounded, and make whatever is made once.
-        await crowd(engine, chance, REQUESTS // 4)
+        await gone_through(engine, chance, REQUESTS // 4)
         model.release_caches()
         weights_and_caches, threads = tensor_bytes(), set(threading.enumerate())
         blocks = sys.getallocatedblocks()
 
-        await crowd(engine, chance, REQUESTS - REQUESTS // 4)
+        await gone_through(engine, chance, REQUESTS - REQUESTS // 4)
         assert (engine.stats().running, engine.stats().waiting) == (0, 0)
         assert engine._jobs == {}
         assert not engine._batch
@@ -113,7 +106,7 @@ async def test_a_thousand_requests_given_up_at_random_leave_nothing():
         assert stats.kv_used_tokens == model._prefixes.tokens <= PREFIX_TOKENS
         assert stats.image_bytes <= IMAGE_BYTES
         assert set(threading.enumerate()) == threads
-        await until(lambda: asyncio.all_tasks() == before_tasks, seconds=20)
+        await until(lambda: asyncio.all_tasks() == before_tasks)
         model.release_caches()
         assert model.cache_stats().kv_used_tokens == 0
         assert tensor_bytes() == weights_and_caches

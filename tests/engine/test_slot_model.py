@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, Qwen2Config, Qwen3Config
 
@@ -133,6 +133,7 @@ def test_rows_that_join_and_leave_at_any_time_say_what_generate_says(which, exam
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(ARRIVALS)
+    @example([(0, "wide", 4, 64), (1, "wide", 4, 64)])  # the caches are used, whatever is drawn
     def check(arrivals):
         for (_, name, wanted, _), tokens in zip(arrivals, run(model, arrivals), strict=True):
             ours = until_end(tokens, model)

@@ -21,6 +21,7 @@ from worker.engine.prefix_cache import KVPiece, PrefixCache
 from worker.engine.prefix_tree import Keys
 from worker.engine.prompt_reader import PromptReader, Reading
 from worker.engine.protocol import CacheStats, Reuse, SamplingParams
+from worker.engine.ragged_attention import RaggedAttention
 from worker.engine.sampler import Sampler
 from worker.engine.sampling_batch import SamplingBatch
 
@@ -90,8 +91,16 @@ class SlotModel(CheckpointModel):
         self._slots: list[SlotRow] = []  # the row of each slot
         self._sampling = SamplingBatch()
         self._reading_tokens = 0  # that rows without a slot hold, or will soon
+        text = config.get_text_config(decoder=True)
+        self._attention = RaggedAttention(
+            self._model,
+            text,
+            self._checkpoint.device,
+            batching.window,
+            is_recorded=capture is not None,
+        )
         self._kv = KVSlots(
-            config.get_text_config(decoder=True).num_hidden_layers,
+            text.num_hidden_layers,
             window=batching.window,
             admit=self._admit,
         )
@@ -241,12 +250,13 @@ class SlotModel(CheckpointModel):
     ) -> torch.Tensor:
         """The pass of a step; see `DecodeGraphs`."""
         full, near = self._kv.begin_step(lengths, longest)
-        return self._reader.forward(
-            input_ids=last[:, None],
-            attention_mask=self._batching.mask(full, near),
-            position_ids=(lengths + shifts)[:, None],
-            past_key_values=self._kv,
-        )
+        with self._attention.step([row.length + 1 for row in self._slots], full, near):
+            return self._reader.forward(
+                input_ids=last[:, None],
+                attention_mask=self._batching.mask(full, near),
+                position_ids=(lengths + shifts)[:, None],
+                past_key_values=self._kv,
+            )
 
     def _said(self, row: SlotRow, token: int) -> int:
         row.answer.append(token)
