@@ -472,4 +472,6 @@ async def test_status_of_all_workers_together(fleet: Fleet) -> None:
         "model_names": ["llava-v1.5-7b", "one", "two"],
         "speed": 2.0,
         "queue_length": 0,
+        # Ours, for controllers of ours.
+        "via": dict.fromkeys(["llava-v1.5-7b", "one", "two"], [fleet.registry.name]),
     }
