@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.fleet.running import RunningFleet, eventually, free_ports
+from tests.fleet.running import RunningFleet, eventually
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -24,11 +25,10 @@ class DemoFleet(RunningFleet):
 
     Args:
         folder: where its fleet file is written.
-        only: the workers to start; all by default.
     """
 
-    def __init__(self, folder: Path, only: Sequence[str] | None = None) -> None:
-        spec = _with_free_ports(yaml.safe_load(DEMO.read_text()), only)
+    def __init__(self, folder: Path) -> None:
+        spec = _with_free_ports(yaml.safe_load(DEMO.read_text()))
         # A wrong name is one at once: no test waits until the controller is no longer young.
         spec["controller"]["env"] = {"PARAGONE_CONTROLLER_SETTLING_SECONDS": "0"}
         path = folder / "demo.yaml"
@@ -80,9 +80,7 @@ class DemoFleet(RunningFleet):
         )
 
 
-def _with_free_ports(spec: dict[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
-    if only is not None:
-        spec["workers"] = [worker for worker in spec["workers"] if worker["name"] in only]
+def _with_free_ports(spec: dict[str, Any]) -> dict[str, Any]:
     processes = [spec["controller"], spec["web"], *spec["workers"]]
     for process, port in zip(processes, free_ports(len(processes)), strict=True):
         process["port"] = port
@@ -99,7 +97,9 @@ def demo_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoFleet]:
     fleet = DemoFleet(tmp_path_factory.mktemp("demo"))
     try:
         fleet.wait_for_line("Paragone is ready: " + ", ".join(fleet.models), within=START_SECONDS)
+        assert set(fleet.pids) == set(fleet.ports)
         yield fleet
+        # SIGTERM stops every process of the demo, whatever the tests have done to it.
         assert fleet.stop() == 0, fleet.output
         assert fleet.survivors() == set()
     finally:

@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Returns once the condition holds; a TimeoutError if it does not in time."""
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Returns once the condition holds; a TimeoutError if it does not in time.
+
+    The limit is reached in failure alone, so it is one that a busy machine keeps.
+    """
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - other threads cannot set the loop's events
             await asyncio.sleep(0.002)

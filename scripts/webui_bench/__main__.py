@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from tests.webui.servers import free_port, web_process
+from tests.ports import free_port
+from tests.webui.servers import web_process
 from webui_bench import load
 from webui_bench.watching import watch
 

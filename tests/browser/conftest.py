@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import (
@@ -22,7 +24,7 @@ from playwright.sync_api import (
 
 from tests.browser.compare_page import ComparePage
 from tests.webui.fake_controller import FakeController, demo_models
-from tests.webui.servers import ThreadedServer, web_process
+from tests.webui.servers import ThreadedServer, eventually, web_process
 
 _CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = [
@@ -83,7 +85,7 @@ def served(examples: Path) -> Iterator[tuple[FakeController, str]]:
 def fake(served: tuple[FakeController, str]) -> FakeController:
     """The pretended controller, with four ready models."""
     state, _ = served
-    state.models = demo_models()
+    state.models = demo_models(pieces_per_second=200)  # each word is work for a browser
     state.exchanges = []
     return state
 
@@ -93,13 +95,23 @@ def web_url(served: tuple[FakeController, str]) -> str:
     return served[1]
 
 
+def wait_for_models(url: str, names: Iterable[str]) -> None:
+    """Waits until the page's own watch of the fleet knows these models, and nobody else."""
+
+    def known() -> list[str]:
+        html = httpx.get(url + "/cluster/live", trust_env=False, timeout=60).text
+        return sorted(re.findall(r'<th scope="row"[^>]*>([^<]+)<', html))
+
+    eventually(lambda: known() == sorted(names), what=f"the page knows {', '.join(names)}")
+
+
 @pytest.fixture(scope="package")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """One for all tests, so that Gradio's files come from its cache; tabs share nothing else."""
     opened = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     opened.set_default_timeout(60_000)
     opened.grant_permissions(["clipboard-read", "clipboard-write"])
-    expect.set_options(timeout=30_000)  # two busy cores are slow
+    expect.set_options(timeout=60_000)  # reached in failure alone: two busy cores are slow
     yield opened
     opened.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.conftest import wait_for_models
 from tests.browser.test_manners import RICH
 from tests.webui.fake_controller import FakeController
 from tests.webui.servers import eventually
@@ -29,7 +30,7 @@ def test_no_name_is_in_any_traffic_before_the_vote_and_both_are_after_it(
         page = context.new_page()
         page.goto(address + "/battle")
         page.locator("#ask input[type=file]").set_input_files(picture)
-        page.wait_for_timeout(1000)  # the page's own watch has to know the two, and nobody else
+        wait_for_models(web_url, names)
         _ask(page, "What is in it?")
         for side in (0, 1):
             answer = page.locator(f"#side-{side} .answer")
@@ -94,7 +95,7 @@ def test_nobody_else_sees_or_decides_a_battle(
     page: Page, fake: FakeController, web_url: str
 ) -> None:
     page.goto(web_url + "/battle")
-    page.wait_for_timeout(1000)  # the page's own watch has to know this test's models
+    wait_for_models(web_url, fake.models)
     page.locator("#ask textarea").fill("Mine?")
     page.locator("#ask textarea").press("Enter")
     expect(page.locator("#side-0 .answer")).to_have_attribute("data-state", "done")
@@ -124,7 +125,7 @@ def test_answers_are_rendered_as_in_compare_and_make_the_browser_fetch_nothing(
         model.answer = f"{RICH}\n\n{evil}"
         model.pieces_per_second = 200
     page.goto(web_url + "/battle")
-    page.wait_for_timeout(1000)  # the page's own watch has to know this test's models
+    wait_for_models(web_url, fake.models)
     _ask(page, "Show me")
     for side in (0, 1):
         answer = page.locator(f"#side-{side} .answer")

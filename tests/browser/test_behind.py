@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.compare_page import ComparePage
 from tests.webui.fake_controller import FakeController
+from tests.webui.servers import eventually
 
 pytestmark = pytest.mark.browser
 
@@ -28,9 +29,12 @@ def test_the_exact_request_is_shown_and_copied(
         expect(compare.panel).to_contain_text(fact)
     section = compare.panel.locator("section").filter(has_text="As curl")
     section.get_by_role("button", name="Copy").click()
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith("curl ")
-    assert "$(base64 < image-1.png" in copied
+
+    def copied() -> str:
+        return str(page.evaluate("navigator.clipboard.readText()"))
+
+    eventually(lambda: copied().startswith("curl "), what="the command is copied")
+    assert "$(base64 < image-1.png" in copied()
     body = compare.panel.locator("section").filter(has_text="Body").locator(".code")
     shown = json.loads(body.text_content() or "")
     assert shown["model"] == "demo-llava-8bit"
@@ -73,11 +77,13 @@ def test_words_that_differ_from_the_chosen_column_are_marked_while_they_arrive(
     expect(same.agreement).to_contain_text("100 %")
     expect(other.agreement).to_contain_text(re.compile(r"9\d %"))
     for model in fake.models.values():
-        model.pieces_per_second = 5
+        model.is_held = True
     compare.ask("And again?")
     expect(other.answers.last).to_contain_text("There are")
     other.expect_state("streaming")
     expect(other.agreement).to_contain_text("%")
+    for model in fake.models.values():
+        model.is_held = False
     compare.expect_states("done")
     expect(other.marks).to_have_text(["purple", "purple"])
     reference.press(reference.reference)

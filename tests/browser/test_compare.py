@@ -23,6 +23,8 @@ LONG = " ".join(f"word{number}" for number in range(2000))
 def test_four_columns_stream_their_own_answers_with_figures(
     compare: ComparePage, fake: FakeController
 ) -> None:
+    for model in fake.models.values():
+        model.pieces_per_second = 30
     compare.ask("What is in the picture?")
     for column, model in zip(compare.columns, fake.models.values(), strict=True):
         column.expect_answer(model.answer)
@@ -60,7 +62,6 @@ def test_a_column_that_hangs_gives_the_browser_nothing_to_do(
     endless = """() => document.getAnimations().filter(
         (each) => each.effect.getComputedTiming().endTime === Infinity).length"""
     assert page.evaluate(endless) == 0
-    page.wait_for_timeout(500)  # what the ends of the others change
     changes = """() => new Promise((done) => {
         let number = 0;
         new MutationObserver((records) => { number += records.length; }).observe(
@@ -68,26 +69,27 @@ def test_a_column_that_hangs_gives_the_browser_nothing_to_do(
             { childList: true, characterData: true, attributes: true, subtree: true });
         setTimeout(() => done(number), 1500);
     })"""
-    assert page.evaluate(changes) == 0
+    # At first there may be what the ends of the others change; then nothing ticks.
+    eventually(lambda: page.evaluate(changes) == 0, what="no change for a while")
 
 
 def test_stop_ends_its_own_column_and_no_other(compare: ComparePage, fake: FakeController) -> None:
     for model in fake.models.values():
-        model.answer = LONG
+        model.is_held = True
     compare.ask("Go on and on")
     for column in compare.columns:
         column.expect_state("streaming")
     compare.columns[2].stop.click()
     compare.columns[2].expect_state("stopped")
     [exchange] = fake.of("demo-llava-4bit")
-    eventually(lambda: exchange.was_hung_up, seconds=1, what="the stopped stream is closed")
-    others = [fake.of(name)[0] for name in fake.models if name != "demo-llava-4bit"]
-    sent = [other.num_sent for other in others]
-    eventually(lambda: all(o.num_sent > n for o, n in zip(others, sent, strict=True)))
-    assert not any(other.was_hung_up for other in others)
+    eventually(lambda: exchange.was_hung_up, what="the stopped stream is closed")
+    for model in fake.models.values():
+        model.is_held = False
+    for place in (0, 1, 3):
+        compare.columns[place].expect_state("done")
+    assert [e.was_hung_up for e in fake.exchanges].count(True) == 1
     expect(compare.columns[2].box.locator(".note")).to_have_text("stopped")
-    expect(compare.columns[2].answers.first).to_contain_text("word0 word1")
-    compare.stop_all.click()
+    expect(compare.columns[2].answers.first).to_contain_text("There are")
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
@@ -95,7 +97,7 @@ def test_stop_all_ends_every_column(
     compare: ComparePage, page: Page, fake: FakeController, how: str
 ) -> None:
     for model in fake.models.values():
-        model.answer = LONG
+        model.is_held = True
     compare.ask("Go on and on")
     for column in compare.columns:
         column.expect_state("streaming")
@@ -105,24 +107,25 @@ def test_stop_all_ends_every_column(
         page.keyboard.press("Escape")
     for column in compare.columns:
         column.expect_state("stopped")
-    eventually(lambda: all(e.was_hung_up for e in fake.exchanges), seconds=1)
+    eventually(lambda: all(e.was_hung_up for e in fake.exchanges))
     compare.ask("And again")  # the composer is free at once
     eventually(lambda: len(fake.exchanges) == 8)
+    for column in compare.columns:
+        column.expect_state("streaming")
     compare.stop_all.click()
 
 
-def test_a_closed_tab_ends_its_answers_within_a_second(
+def test_a_closed_tab_ends_its_answers(
     compare: ComparePage, page: Page, fake: FakeController
 ) -> None:
     for model in fake.models.values():
-        model.answer = LONG
+        model.is_held = True
     compare.ask("Go on and on")
     for column in compare.columns:
         column.expect_state("streaming")
     page.close()
     eventually(
         lambda: all(exchange.was_hung_up for exchange in fake.exchanges),
-        seconds=1,
         what="every stream is closed",
     )
 
@@ -133,7 +136,7 @@ def test_a_dead_model_is_gone_in_its_column_and_comes_back(
     model, column = fake.models["demo-llava-4bit"], compare.columns[2]
     expect(column.state).to_have_attribute("data-kind", "ready")
     model.is_live = False
-    expect(column.state).to_have_attribute("data-kind", "gone", timeout=5000)
+    expect(column.state).to_have_attribute("data-kind", "gone")
     expect(column.state).to_contain_text("gone")
     compare.expect_columns(list(fake.models))  # it keeps its place
     compare.ask("Who is there?")
@@ -160,17 +163,22 @@ def test_the_list_of_models_follows_the_fleet(
     expect(options.last).to_have_text(re.compile("demo-llava-zh .gone."))
     compare.composer.click()
     expect(options).to_have_count(0)
-    page.wait_for_timeout(1000)  # closed, it follows the fleet
-    compare.columns[0].model.click()
-    expect(options).to_have_text([re.compile(f"{name}$") for name in list(fake.models)[:3]])
-    compare.composer.click()
+
+    def offered() -> list[str]:
+        """Opened anew, as a closed one follows the fleet."""
+        compare.columns[0].model.click()
+        expect(options.first).to_be_visible()
+        names = options.all_inner_texts()
+        compare.composer.click()
+        expect(options).to_have_count(0)
+        return [name.strip().removeprefix("✓").strip() for name in names]
+
+    eventually(lambda: offered() == list(fake.models)[:3], what="the list follows the fleet")
     compare.expect_columns(list(fake.models))  # no column is disturbed
     expect(compare.columns[3].state).to_have_attribute("data-kind", "gone")
     fake.models["demo-llava-zh"].is_live = True
     expect(compare.columns[3].state).to_have_attribute("data-kind", "ready")
-    compare.columns[0].model.click()
-    expect(options.last).to_have_text(re.compile("demo-llava-zh$"))
-    compare.composer.click()
+    eventually(lambda: offered() == list(fake.models), what="it follows the fleet back")
 
 
 @pytest.mark.parametrize(
@@ -313,16 +321,16 @@ def test_a_new_chat_in_mid_answer_ends_the_old_answers_and_stays_empty(
     compare: ComparePage, page: Page, fake: FakeController
 ) -> None:
     for model in fake.models.values():
-        model.answer = LONG
+        model.is_held = True
     compare.ask("Go on and on")
     for column in compare.columns:
         column.expect_state("streaming")
     page.get_by_role("button", name="New chat").click()
     expect(compare.columns[0].questions).to_have_count(0)
-    eventually(lambda: all(exchange.was_hung_up for exchange in fake.exchanges), seconds=2)
+    eventually(lambda: all(exchange.was_hung_up for exchange in fake.exchanges))
     expect(compare.send).to_be_visible()
     for model in fake.models.values():
-        model.answer = "short"
+        model.answer, model.is_held = "short", False
     compare.ask("Hello")  # by its end the old stream would have spoken up, were it still there
     for column in compare.columns:
         column.expect_answer("short")
@@ -396,7 +404,7 @@ def test_a_second_tab_shows_the_same_conversation_while_it_streams(
     compare: ComparePage, context: BrowserContext, page: Page, fake: FakeController
 ) -> None:
     for model in fake.models.values():
-        model.answer = LONG
+        model.is_held = True
     expect(page).to_have_url(re.compile(r"\?c=."))
     compare.ask("Go on and on")
     compare.columns[0].expect_state("streaming")
@@ -407,11 +415,12 @@ def test_a_second_tab_shows_the_same_conversation_while_it_streams(
     compare.columns[0].expect_state("stopped")
     compare.stop_all.click()
     other.columns[3].expect_state("stopped")
+    other.page.close()
 
 
 def test_nothing_moves_while_answers_stream(compare: ComparePage, fake: FakeController) -> None:
     for model in fake.models.values():
-        model.answer = LONG
+        model.answer = " ".join([LONG] * 10)
         model.pieces_per_second = 200
     compare.ask("Go on and on")
     compare.columns[0].expect_state("streaming")
@@ -433,7 +442,7 @@ def test_every_control_has_a_name_and_the_page_a_heading(
         .filter((e) => e.checkVisibility() && !(e.getAttribute("aria-label") || e.title
             || e.textContent.trim() || e.labels?.length || e.getAttribute("aria-labelledby")))
         .map((e) => e.outerHTML.slice(0, 200))"""
-    eventually(lambda: page.evaluate(nameless) == [], seconds=5, what="no control without a name")
+    eventually(lambda: page.evaluate(nameless) == [], what="no control without a name")
     for image in page.locator("img").all():
         assert image.get_attribute("alt") is not None
     logs = page.get_by_role("log")
@@ -468,6 +477,6 @@ def test_dark_and_light_follow_the_button(compare: ComparePage, page: Page) -> N
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
     page.get_by_role("button", name="Switch between light and dark").click()
-    assert page.evaluate(ground) != light
+    eventually(lambda: page.evaluate(ground) != light)
     page.get_by_role("button", name="Switch between light and dark").click()
-    assert page.evaluate(ground) == light
+    eventually(lambda: page.evaluate(ground) == light)

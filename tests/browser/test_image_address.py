@@ -10,6 +10,7 @@ from playwright.sync_api import Page, Route, expect
 from controller.protocol.chat import ImagePart
 from tests.browser.compare_page import ComparePage
 from tests.webui.fake_controller import FakeController
+from tests.webui.servers import eventually
 
 pytestmark = pytest.mark.browser
 
@@ -73,7 +74,7 @@ def test_the_control_speaks_chinese_and_is_in_battles_too(
     page.keyboard.press("Enter")
     chosen = "document.querySelector('#ask input[type=file]').files[0]?.name"
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert page.evaluate(chosen) == "cat.png"
+    eventually(lambda: page.evaluate(chosen) == "cat.png")
     page.locator("#ask input[type=file]").set_input_files(picture)  # instead of it
     assert page.evaluate(chosen) == "picture.png"
     page.get_by_role("button", name="Remove the image: picture.png").click()

@@ -80,7 +80,7 @@ def request(path: str, *, version: str = "1.1", more: str = "") -> bytes:
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Status and body of the next answer on a connection, which has a length."""
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).lower()
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).lower()
     length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
     return int(head[9:12]), await reader.readexactly(length)
 
@@ -122,7 +122,7 @@ async def test_an_answer_in_pieces_is_whole() -> None:
 async def test_a_broken_answer_does_not_look_right(path: str) -> None:
     async with serving(App()) as (reader, writer):
         writer.write(request(path))
-        said = await asyncio.wait_for(reader.read(), 5)  # until the server closes
+        said = await asyncio.wait_for(reader.read(), 60)  # until the server closes
         head, _, body = said.partition(b"\r\n\r\n")
         assert not head.startswith(b"HTTP/1.1 200") or f": {len(body)}".encode() not in head
         assert b"x-c" not in head
@@ -132,7 +132,7 @@ async def test_a_broken_answer_does_not_look_right(path: str) -> None:
 async def test_a_client_that_wants_one_answer_gets_it_and_the_end(version: str, more: str) -> None:
     async with serving(App()) as (reader, writer):
         writer.write(request("/a", version=version, more=more))
-        said = await asyncio.wait_for(reader.read(), 5)
+        said = await asyncio.wait_for(reader.read(), 60)
         assert b"connection: close" in said
         assert said.endswith(b"/a")
 
@@ -142,13 +142,11 @@ async def test_a_kept_connection_is_closed_once_nothing_comes_for_a_while(
 ) -> None:
     monkeypatch.setattr("controller.chassis.head_guard.HEAD_SECONDS", 0.1)
     async with serving(App()) as (reader, writer):
-        server = asyncio.get_running_loop()
         writer.write(request("/a"))
         assert await answer(reader) == (200, b"/a")
-        began = server.time()
         writer.write(b"GET /half")
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-        assert server.time() - began < 2  # the head's time, not the idle connection's 75 s
+        # After the head's time, and not after the 75 s of an idle connection.
+        assert await asyncio.wait_for(reader.read(), 60) == b""
 
 
 async def test_a_hang_up_is_told_to_the_request_that_runs_and_not_to_one_behind_it() -> None:
@@ -158,5 +156,5 @@ async def test_a_hang_up_is_told_to_the_request_that_runs_and_not_to_one_behind_
         while not app.paths:  # noqa: ASYNC110  # the server's state
             await asyncio.sleep(0.01)
         writer.transport.abort()
-        await asyncio.wait_for(app.hung_up.wait(), 5)
+        await asyncio.wait_for(app.hung_up.wait(), 60)
     assert app.paths == ["/slow"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -95,25 +95,23 @@ def question(model: str = "demo", **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "What is here?"}], **more}
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
-    """Waits for something that has no event of its own."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # it is another process's or library's state
-            await asyncio.sleep(0.005)
-
-
 @asynccontextmanager
 async def running_controller(
-    *, tracing: Tracing | None = None, **settings: Any
+    *,
+    tracing: Tracing | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **settings: Any,
 ) -> AsyncIterator[Fleet]:
     """A controller on a free port, served as its process serves it; a wrong name is one at once."""
     app = create_app(
-        ControllerSettings(port=0, **{"settling_seconds": 0, **settings}), tracing=tracing
+        ControllerSettings(port=0, **{"settling_seconds": 0, **settings}),
+        tracing=tracing,
+        clock=clock,
     )
     async with (
         served(app, before_shutdown=app.drain) as url,
         # Workers go first, so that nothing is left to drain.
-        httpx.AsyncClient(base_url=url, timeout=10, verify=False) as client,
+        httpx.AsyncClient(base_url=url, timeout=60, verify=False) as client,
         AsyncExitStack() as stack,
     ):
         yield Fleet(url, app, client, stack)

@@ -53,6 +53,7 @@ class Script:
     words: Sequence[str] = WORDS
     word_seconds: float = 0.0
     fault: Fault | None = None
+    gate: asyncio.Event | None = None  # nothing is said before it is set
     refusal: ParagoneError | None = None  # answered instead, with its status
     error_event: ParagoneError | None = None  # ends a stream after two words
     newline: bytes = b"\n"
@@ -209,6 +210,8 @@ class MockWorker:
             headers = {"content-type": "application/json", **script.refusal.headers()}
             await self._write(writer, _head(script.refusal.status, headers, len(body)) + body)
             return True
+        if script.gate is not None:
+            await script.gate.wait()
         if script.fault is Fault.HANG:
             await asyncio.sleep(3600)
         if script.fault is Fault.AT_BYTE_ZERO:
@@ -281,6 +284,7 @@ class MockWorker:
             await asyncio.sleep(script.word_seconds)
         while script.endless_bytes:
             await self._event(writer, event(Delta(content="x" * script.endless_bytes)))
+            await asyncio.sleep(script.word_seconds)
         if script.fault is Fault.BEFORE_DONE:
             await asyncio.sleep(0.05)
             return await self._fail(writer)

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from controller.app import create_app
 from controller.chassis.auth import KeyFileError
 from controller.settings import ControllerSettings
-from tests.controller.conftest import Fleet, question, running_controller, until
+from tests.controller.conftest import Fleet, question, running_controller
 from tests.controller.mock_worker import Fault, MockWorker, Script
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -24,8 +24,9 @@ from controller.protocol.fleet import ModelCard, RegisterRequest, WorkerState, W
 from controller.registry import Registry
 from controller.via import not_through, passed_on
 from controller.worker_record import Reach
-from tests.controller.conftest import Fleet, question, running_controller, served, until
+from tests.controller.conftest import Fleet, question, running_controller, served
 from tests.controller.mock_worker import MockWorker
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

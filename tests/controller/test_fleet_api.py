@@ -9,8 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controller.chassis.http import package_version
 from controller.protocol.fleet import FleetView, LeaseReply, ModelList, WorkerState
-from tests.controller.conftest import Fleet, until
+from tests.controller.conftest import Fleet, running_controller
 from tests.controller.mock_worker import Fault, MockWorker, Script
+from tests.controller.test_registry import Clock
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -23,13 +25,16 @@ async def test_a_registration_grants_a_lease_of_three_beats(fleet: Fleet) -> Non
     assert LeaseReply.model_validate(reply.json()) == LeaseReply(known=True, lease_seconds=3.0)
 
 
-async def test_a_silent_workers_model_leaves_the_list_without_any_request(fleet: Fleet) -> None:
-    mock = await fleet.stack.enter_async_context(MockWorker())
-    await fleet.register(mock, heartbeat_seconds=0.1)
-    assert await fleet.models() == ["demo"]
-    await asyncio.sleep(0.35)
-    assert await fleet.models() == []
-    assert (await fleet.client.get("/v1/models/demo")).status_code == 503
+async def test_a_silent_workers_model_leaves_the_list_without_any_request() -> None:
+    clock = Clock()
+    async with running_controller(clock=clock) as fleet:
+        mock = await fleet.stack.enter_async_context(MockWorker())
+        await fleet.register(mock, heartbeat_seconds=0.1)
+        clock.now += 0.25
+        assert await fleet.models() == ["demo"]
+        clock.now += 0.1
+        assert await fleet.models() == []
+        assert (await fleet.client.get("/v1/models/demo")).status_code == 503
 
 
 async def test_models_are_listed_with_what_they_are(fleet: Fleet) -> None:
@@ -62,7 +67,7 @@ async def test_the_fleet_is_shown_with_its_requests_in_flight(fleet: Fleet) -> N
     assert shown.worker_id == "mock-1"
     assert shown.address == worker.address
     assert shown.in_flight == 1
-    assert 0 <= shown.heartbeat_age_seconds < 5
+    assert 0 <= shown.heartbeat_age_seconds < 60
     assert not shown.suspect
 
 

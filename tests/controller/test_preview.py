@@ -25,7 +25,7 @@ def picture() -> dict[str, object]:
 async def test_a_preview_comes_from_the_models_worker(fleet: Fleet) -> None:
     body = question([{"type": "text", "text": "what is it"}, picture()])
     async with running_worker(controllers=(fleet.url,)) as running:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (await fleet.client.get("/v1/models")).json()["data"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         relayed = await fleet.client.post("/v1/preview", json=body)

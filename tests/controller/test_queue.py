@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -12,39 +13,65 @@ from controller.breaker import BreakerState
 from controller.lines import UNKNOWN_PACE_SECONDS, Lines
 from controller.protocol.errors import QueueFullError
 from controller.protocol.fleet import WorkerLoad
-from tests.controller.conftest import Fleet, question, running_controller, until
+from tests.controller.conftest import Fleet, question, running_controller
 from tests.controller.mock_worker import Fault, MockWorker, Script
 from tests.controller.test_registry import Clock
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
+WAITING = 'num_requests_waiting{model_name="demo"}'
 ONE = WorkerLoad(capacity=1)  # two requests at a time: one runs, one is prepared
-SLOW = Script(words=["a"] * 5, word_seconds=0.05)
 
 
-async def asked(fleet: Fleet, count: int, **more) -> list[asyncio.Task[httpx.Response]]:
-    """Requests that are under way, in this order."""
-    tasks = []
+def held() -> tuple[Script, asyncio.Event]:
+    """A worker that answers nothing before it is told to; and what tells it."""
+    gate = asyncio.Event()
+    return Script(gate=gate), gate
+
+
+async def asked(fleet: Fleet, count: int) -> list[asyncio.Task[httpx.Response]]:
+    """Requests that are with a worker or in line by now, in this order; none ends meanwhile."""
+    tasks: list[asyncio.Task[httpx.Response]] = []
+    before = await placed(fleet)
     for _ in range(count):
-        tasks.append(asyncio.create_task(fleet.ask(**more)))
-        await asyncio.sleep(0.02)
+        tasks.append(asyncio.create_task(fleet.ask()))
+        await reached(lambda: placed(fleet), before + len(tasks))
     return tasks
 
 
+async def reached(figure: Callable[[], Awaitable[float]], value: float) -> None:
+    """Waits until a figure of the controller is this."""
+    async with asyncio.timeout(60):
+        while await figure() != value:  # noqa: ASYNC110  # it is asked for over the wire
+            await asyncio.sleep(0.002)
+
+
+async def placed(fleet: Fleet) -> float:
+    """How many requests are with a worker, or wait for one."""
+    return await metric(fleet, WAITING) + sum(
+        record.in_flight for record in fleet.registry.workers()
+    )
+
+
 async def metric(fleet: Fleet, name: str) -> float:
+    """One that nobody has counted yet is 0."""
     text = (await fleet.client.get("/metrics")).text
-    line = next(x for x in text.splitlines() if x.startswith(f"paragone_controller_{name}"))
+    start = f"paragone_controller_{name}"
+    line = next((x for x in text.splitlines() if x.startswith(start)), "0")
     return float(line.rpartition(" ")[2])
 
 
 async def test_a_worker_gets_what_it_can_run_and_as_many_to_prepare_the_rest_waits_here(
     fleet: Fleet,
 ) -> None:
-    worker = await fleet.worker(script=SLOW, load=ONE)
+    script, gate = held()
+    worker = await fleet.worker(script=script, load=ONE)
     tasks = await asked(fleet, 5)
-    assert len(worker.received) == 2
-    assert await metric(fleet, 'num_requests_waiting{model_name="demo"}') == 3
+    await until(lambda: len(worker.received) == 2)
+    assert await metric(fleet, WAITING) == 3
     assert await metric(fleet, 'num_requests_running{model_name="demo"}') == 2
+    gate.set()
     replies = await asyncio.gather(*tasks)
     assert {reply.status_code for reply in replies} == {200}
     assert len(worker.received) == 5
@@ -52,21 +79,21 @@ async def test_a_worker_gets_what_it_can_run_and_as_many_to_prepare_the_rest_wai
 
 
 async def test_who_came_first_goes_first(fleet: Fleet) -> None:
-    worker = await fleet.worker(script=SLOW, load=ONE)
-    tasks = []
-    for number in range(6):
-        ask = fleet.client.post(
-            "/v1/chat/completions", json=question(), headers={"x-request-id": f"n{number}"}
-        )
-        tasks.append(asyncio.create_task(ask))
-        await asyncio.sleep(0.02)
-    await asyncio.gather(*tasks)
-    assert [r.headers["x-request-id"] for r in worker.received] == [f"n{n}" for n in range(6)]
+    script, gate = held()
+    worker = await fleet.worker(script=script, load=ONE)
+    tasks = await asked(fleet, 6)
+    gate.set()
+    replies = await asyncio.gather(*tasks)
+    came = [request.headers["x-request-id"] for request in worker.received]
+    # Two are with the worker together, and it may read either first.
+    assert sorted(came[:2]) == sorted(reply.headers["x-request-id"] for reply in replies[:2])
+    assert came[2:] == [reply.headers["x-request-id"] for reply in replies[2:]]
 
 
 async def test_beyond_the_bound_it_is_a_429_with_a_reason_and_a_time() -> None:
     async with running_controller(max_queue=1) as fleet:
-        await fleet.worker(script=SLOW, load=ONE)
+        script, gate = held()
+        await fleet.worker(script=script, load=ONE)
         tasks = await asked(fleet, 3)
         refused = await fleet.ask()
         assert refused.status_code == 429
@@ -76,6 +103,7 @@ async def test_beyond_the_bound_it_is_a_429_with_a_reason_and_a_time() -> None:
         # One model's line is no other model's.
         await fleet.worker("other", models=["other"], script=Script())
         assert (await fleet.ask("other")).status_code == 200
+        gate.set()
         for reply in await asyncio.gather(*tasks):
             assert reply.status_code == 200
 
@@ -92,22 +120,24 @@ async def test_who_waits_too_long_gets_a_503_that_says_so() -> None:
             task.cancel()
 
 
-async def test_a_new_worker_serves_who_waits_at_once(fleet: Fleet) -> None:
-    await fleet.worker("full", script=Script(fault=Fault.HANG), load=ONE)
-    tasks = await asked(fleet, 3)
-    await fleet.worker("fresh", load=ONE)
-    async with asyncio.timeout(0.2):  # before any timer of the controller's own fires
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    assert done.pop().result().headers["x-worker-id"] == "fresh"
-    for task in tasks:
-        task.cancel()
+async def test_a_new_worker_serves_who_waits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.app.CHECK_SECONDS", 3600)  # no timer of the controller's own
+    async with running_controller() as fleet:
+        await fleet.worker("full", script=Script(fault=Fault.HANG), load=ONE)
+        tasks = await asked(fleet, 3)
+        await fleet.worker("fresh", load=ONE)
+        async with asyncio.timeout(60):
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert done.pop().result().headers["x-worker-id"] == "fresh"
+        for task in tasks:
+            task.cancel()
 
 
 async def test_who_waits_for_a_model_that_goes_gets_its_503(fleet: Fleet) -> None:
     worker = await fleet.worker(script=Script(fault=Fault.HANG), load=ONE)
     tasks = await asked(fleet, 3)
     await fleet.client.post("/fleet/drain", json={"worker_id": worker.worker_id})
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         reply = await tasks[2]
     assert reply.status_code == 503
     assert reply.headers["x-error-code"] == "no_live_worker"
@@ -116,23 +146,33 @@ async def test_who_waits_for_a_model_that_goes_gets_its_503(fleet: Fleet) -> Non
 
 
 async def test_a_client_that_leaves_the_line_takes_nobodys_place(fleet: Fleet) -> None:
-    worker = await fleet.worker(script=SLOW, load=ONE)
+    script, gate = held()
+    worker = await fleet.worker(script=script, load=ONE)
     tasks = await asked(fleet, 4)
     tasks[2].cancel()
+    await reached(lambda: placed(fleet), 3)
+    gate.set()
     assert (await tasks[3]).status_code == 200
     assert len(worker.received) == 3
+    await asyncio.gather(*tasks[:2])
 
 
 async def test_a_stream_that_waits_is_kept_open_and_then_answered(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("controller.reply.Reply.keep_alive_seconds", 0.05)
-    await fleet.worker(script=SLOW, load=ONE)
+    script, gate = held()
+    await fleet.worker(script=script, load=ONE)
     tasks = await asked(fleet, 2)
-    reply, events = await fleet.stream()
-    assert reply.content.startswith(b": ping\n\n")
-    assert reply.headers["content-type"] == "text/event-stream"
-    assert events[-1].data == "[DONE]"
+    async with fleet.client.stream(
+        "POST", "/v1/chat/completions", json=question(stream=True)
+    ) as reply:
+        assert reply.headers["content-type"] == "text/event-stream"
+        pieces = reply.aiter_bytes()
+        assert (await anext(pieces)).startswith(b": ping\n\n")
+        gate.set()
+        rest = b"".join([piece async for piece in pieces])
+    assert rest.endswith(b"data: [DONE]\n\n")
     await asyncio.gather(*tasks)
 
 
@@ -144,9 +184,13 @@ async def test_a_request_that_was_with_a_lost_worker_goes_before_those_that_wait
     await fleet.register(dying, load=ONE)
     first = (await asked(fleet, 1))[0]
     await until(lambda: dying.received)
-    other = await fleet.worker("other", script=SLOW, load=ONE)
+    script, gate = held()
+    other = await fleet.worker("other", script=script, load=ONE)
     filling = await asked(fleet, 4)
     await dying.die()
+    # It is in line again, with all others but the two that the other worker has.
+    await reached(lambda: metric(fleet, WAITING), 3)
+    gate.set()
     await first
     # The two that ran already, then the one that moved, then those in line.
     order = [request.headers["x-request-id"] for request in other.received]
@@ -195,8 +239,8 @@ async def test_an_answer_that_takes_too_long_is_a_504_and_the_worker_stops(
 
 
 async def test_a_stream_that_takes_too_long_ends_in_an_error_event(fleet: Fleet) -> None:
-    await fleet.worker(script=Script(words=["a"] * 100, word_seconds=0.05))
-    _, events = await fleet.stream(timeout=0.3)
+    await fleet.worker(script=Script(words=["a"] * 1000, word_seconds=0.05))
+    _, events = await fleet.stream(timeout=1)
     assert events[-1].event == "error"
     assert "deadline_exceeded" in events[-1].data
     assert len(events) > 1

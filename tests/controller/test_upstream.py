@@ -34,7 +34,7 @@ async def server(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 async def ask(address: str, **more: Any) -> tuple[Answer, bytes]:
     async with (
-        Upstream(connect_seconds=0.5) as upstream,
+        Upstream(connect_seconds=20) as upstream,
         upstream.request("POST", address + "/x", headers={"a": "b"}, **more) as answer,
     ):
         return answer, await answer.read_all(1000)
@@ -77,7 +77,7 @@ async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.Monkey
 async def test_cookies_are_not_kept() -> None:
     async with (
         server(response(b"Content-Length: 0", b"Set-Cookie: a=b")) as (address, heads),
-        Upstream(connect_seconds=0.5) as upstream,
+        Upstream(connect_seconds=20) as upstream,
     ):
         for _ in range(2):
             async with upstream.request("GET", address, headers={}) as answer:
@@ -145,7 +145,7 @@ async def test_a_connection_is_used_again_unless_the_worker_closes_it() -> None:
 
     async with (
         await asyncio.start_server(serve, "127.0.0.1", 0) as running,
-        Upstream(connect_seconds=0.5) as upstream,
+        Upstream(connect_seconds=20) as upstream,
     ):
         address = f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}"
         for said, connections in (((), 1), ((b"Connection: close",), 4)):
@@ -178,7 +178,7 @@ async def test_a_head_without_an_end_is_lost() -> None:
 async def test_a_header_cannot_bring_another_one_with_it() -> None:
     async with (
         server(response(b"Content-Length: 0")) as (address, heads),
-        Upstream(connect_seconds=0.5) as upstream,
+        Upstream(connect_seconds=20) as upstream,
     ):
         with pytest.raises(UnreachableError, match="line break"):
             async with upstream.request("GET", address, headers={"a": "b\r\nc: d"}):
@@ -200,7 +200,7 @@ async def test_a_reader_that_is_behind_stops_the_sender() -> None:
 
     async with (
         await asyncio.start_server(serve, "127.0.0.1", 0) as running,
-        Upstream(connect_seconds=0.5) as upstream,
+        Upstream(connect_seconds=20) as upstream,
         upstream.request(
             "GET", f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}", headers={}
         ) as answer,

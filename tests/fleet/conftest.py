@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.running import RunningFleet, free_ports
+from tests.fleet.running import RunningFleet
+from tests.ports import free_ports
 
 FAKE = Path(__file__).with_name("fake_process.py")
 

@@ -19,20 +19,27 @@ import threading
 import time
 import urllib.request
 import uuid
+from pathlib import Path
 
 
 class Loading:
-    """A load that takes some seconds from when the controller first heard of it."""
+    """A load that takes some seconds from when the controller first heard of it.
 
-    def __init__(self, seconds: float) -> None:
+    Where it has to wait for a file, it goes on until that is there.
+    """
+
+    def __init__(self, seconds: float, until: str) -> None:
         self._seconds = seconds
+        self._until = until
         self._begun: float | None = None
 
     def begin(self) -> None:
         self._begun = self._begun or time.monotonic()
 
     def is_over(self) -> bool:
-        return self._begun is not None and time.monotonic() - self._begun >= self._seconds
+        if self._begun is None or (self._until and not Path(self._until).exists()):
+            return False
+        return time.monotonic() - self._begun >= self._seconds
 
 
 def main() -> None:
@@ -48,6 +55,7 @@ def main() -> None:
     parser.add_argument("--exit-with", type=int, help="exits at once")
     parser.add_argument("--fail-loading", default="", help="stays, and reports that it failed")
     parser.add_argument("--ready-after", type=float, default=0.0, help="seconds")
+    parser.add_argument("--ready-once", default="", help="this file is there")
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--grandchild", action="store_true")
     options, _ = parser.parse_known_args()
@@ -63,7 +71,7 @@ def main() -> None:
         child = subprocess.Popen(["sleep", "1000"])
         print(f"grandchild {child.pid}", flush=True)
 
-    loading = Loading(options.ready_after)
+    loading = Loading(options.ready_after, options.ready_once)
     if not options.controller_address:
         loading.begin()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,17 +14,13 @@ from pathlib import Path
 
 import psutil
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+# Reached in failure alone, so it is one that a busy machine keeps.
+PATIENCE_SECONDS = 60.0
 
 
-def eventually(condition: Callable[[], bool], *, within: float, what: str) -> float:
+def eventually(
+    condition: Callable[[], object], *, within: float = PATIENCE_SECONDS, what: str
+) -> float:
     """Waits until a condition holds; returns after how many seconds it did."""
     started = time.monotonic()
     while not condition():
@@ -76,7 +71,7 @@ class RunningFleet:
         """All that it has printed so far."""
         return "\n".join(self._lines)
 
-    def wait_for_line(self, text: str, *, within: float = 30.0) -> str:
+    def wait_for_line(self, text: str, *, within: float = PATIENCE_SECONDS) -> str:
         """The first line with a text in it, once it is there."""
 
         def find() -> str | None:
@@ -108,7 +103,9 @@ class RunningFleet:
         self._seen.update(found.values())
         return found
 
-    def wait_for_process(self, name: str, *, other_than: int = 0, within: float = 30.0) -> int:
+    def wait_for_process(
+        self, name: str, *, other_than: int = 0, within: float = PATIENCE_SECONDS
+    ) -> int:
         """The process id of a process, once it has one that is not ``other_than``."""
         eventually(
             lambda: self.pids.get(name, other_than) != other_than,
@@ -125,13 +122,13 @@ class RunningFleet:
         """Sends the supervisor a signal."""
         self._process.send_signal(number)
 
-    def wait(self, within: float = 30.0) -> int:
+    def wait(self, within: float = PATIENCE_SECONDS) -> int:
         """Its exit status, once it has ended and all it printed was read."""
         status = self._process.wait(within)
         self._reader.join(5)
         return status
 
-    def stop(self, within: float = 30.0) -> int:
+    def stop(self, within: float = PATIENCE_SECONDS) -> int:
         """Asks it to stop, and returns its exit status."""
         self.pids  # noqa: B018 - remembers who was there
         self.interrupt(signal.SIGTERM)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,18 +19,19 @@ import pytest
 
 from controller.fleet.fleet_file import load_fleet_file
 from controller.fleet.spec import FleetSpec
-from tests.fleet.running import eventually, free_ports
+from tests.fleet.running import PATIENCE_SECONDS, eventually
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "configs" / "demo.yaml"
 
 
-def paragone(*words: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def paragone(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *python, "-m", "controller.cli", *words],
+        [sys.executable, "-m", "controller.cli", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
 
@@ -43,27 +43,28 @@ def test_help_lists_every_command():
         assert re.search(rf"^    {command}\b", result.stdout, re.MULTILINE), command
 
 
-def test_help_answers_at_once():
-    def measure() -> float:
-        started = time.monotonic()
-        assert paragone("--help").returncode == 0
-        return time.monotonic() - started
+def imported_by(*words: str, python: tuple[str, ...] = ("-m", "controller.cli")) -> set[str]:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *python, *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=True,
+    )
+    return {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
 
-    # The best of three: other tests' processes may hold the cores.
-    assert min(measure() for _ in range(3)) < 0.4
 
-
-def test_help_imports_nothing_heavy():
-    result = paragone("--help", python=("-X", "importtime"))
-    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+def test_help_imports_nothing_heavy_and_little_at_all():
+    imported = imported_by("--help")
     assert "argparse" in imported
     for module in ("pydantic", "httpx", "fastapi", "asyncio", "yaml", "torch", "gradio"):
         assert module not in imported
+    # What makes it answer at once, whatever else the machine does.
+    assert len(imported - imported_by(python=("-c", "import argparse"))) < 60
 
 
 def test_a_whole_fleet_is_read_and_planned_without_torch_and_gradio():
-    result = paragone("fleet", "commands", str(DEMO), python=("-X", "importtime"))
-    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    imported = imported_by("fleet", "commands", str(DEMO))
     assert "pydantic" in imported
     assert not imported & {"torch", "transformers", "gradio", "worker", "webui"}
 
@@ -168,7 +169,7 @@ def test_a_reader_that_has_enough_is_no_traceback(tmp_path):
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE_SECONDS) == 1
     process.stderr.close()
 
 
@@ -183,9 +184,10 @@ def test_the_processes_own_flags_and_help_pass_through(command, package):
     assert "--log-format" in result.stdout
 
 
-def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet):
+def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet, tmp_path):
     """Colours, a status line while it starts, and a Ctrl-C that is a key rather than a signal."""
-    path = write_fleet(["--ready-after", "1"])
+    may_be_ready = tmp_path / "may be ready"
+    path = write_fleet(["--ready-once", str(may_be_ready)])
     terminal, other_end = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "controller.cli", "up", str(path)],
@@ -199,6 +201,9 @@ def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet):
     os.close(other_end)
     shown = b""
     try:
+        while b"tower 50%" not in shown:
+            shown += os.read(terminal, 65536)
+        may_be_ready.touch()
         while b"Ctrl-C stops everything" not in shown:
             shown += os.read(terminal, 65536)
         os.write(terminal, b"\x03")
@@ -210,9 +215,11 @@ def test_ctrl_c_on_a_terminal_stops_the_fleet(write_fleet):
             if not piece:
                 break
             shown += piece
+        assert process.wait(PATIENCE_SECONDS) == 0
     finally:
         os.close(terminal)
-    assert process.wait(20) == 0
+        process.kill()
+        process.wait()
     text = shown.decode()
     assert re.search(r"controller  starting +pid \d+", text)
     assert re.search(r"w0          tower 50% +pid \d+", text)
@@ -233,13 +240,11 @@ def test_status_names_the_variable_for_a_token_that_it_lacks(monkeypatch):
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        eventually(
-            lambda: paragone("status", "--controller", url).returncode == 0, within=30, what="up"
-        )
+        eventually(lambda: paragone("status", "--controller", url).returncode == 0, what="up")
         monkeypatch.delenv("PARAGONE_CONTROLLER_FLEET_TOKEN")
         result = paragone("status", "--controller", url)
         assert result.returncode == 1
         assert "set PARAGONE_CONTROLLER_FLEET_TOKEN" in result.stderr
     finally:
         controller.terminate()
-        controller.wait(10)
+        controller.wait(PATIENCE_SECONDS)

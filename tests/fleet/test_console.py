@@ -113,7 +113,7 @@ def test_a_reader_that_is_gone_is_reported_once_and_stops_nothing():
     made = Pipe()
     os.close(made.read_end)
     made.console.line("w", "x")
-    assert made.broken.wait(5)
+    assert made.broken.wait(60)
     made.console.line("w", "y")
     made.console.close()
     os.close(made.write_end)

@@ -20,7 +20,7 @@ from controller.fleet.state_dir import (
     running_fleets,
     state_dir_of,
 )
-from tests.fleet.running import eventually
+from tests.fleet.running import PATIENCE_SECONDS, eventually
 from tests.fleet.test_cli import paragone
 
 QUICK = "restart: {first_delay_seconds: 0.05, max_failed_starts: 3}\nstop_grace_seconds: 1\n"
@@ -104,10 +104,7 @@ def test_a_worker_is_scaled_up_and_down_while_the_others_run_on(start_fleet):
     fleet = start_fleet([], ["--exit-with", "3"], extra=QUICK)
     fleet.wait_for_line("Paragone is ready: w0")
     before = fleet.pids
-    # The port after w0's may be anybody's: then it is said, and the next one is tried elsewhere.
     result = paragone("scale", "w0=2")
-    if result.returncode == 1 and "is also the port of" in result.stderr:
-        pytest.skip("the ports drawn for this fleet stand side by side")
     assert "started: w0#2" in result.stdout, result.stderr
     fleet.wait_for_line("Paragone is ready: w0, w0#2")
     result = paragone("scale", "w0=1")
@@ -134,7 +131,7 @@ def test_logs_are_the_last_lines_and_follow_what_comes(start_fleet):
     assert "was killed by SIGKILL" in following.stdout.readline()
     assert following.stdout.readline() == "hello\n"
     assert paragone("down").returncode == 0
-    assert following.wait(10) == 0
+    assert following.wait(PATIENCE_SECONDS) == 0
     following.stdout.close()
 
 
@@ -147,7 +144,7 @@ def test_the_socket_is_the_users_alone_and_a_killed_supervisor_is_no_fleet(start
     assert [found.fleet_file for found in running_fleets(os.environ)] == [tmp_path / "fleet.yaml"]
     assert fleet.pids
     fleet.kill()
-    eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
+    eventually(lambda: not fleet.survivors(), what="every process is gone")
     assert running_fleets(os.environ) == []
     assert state.socket.exists(), "left behind, and not taken for a supervisor"
     with state.held():
@@ -175,20 +172,21 @@ def test_nothing_is_left_of_a_fleet_that_was_stopped_nor_of_one_that_was_killed(
 
 def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_path):
     environ = {"PARAGONE_STATE_DIR": str(tmp_path / "state")}
-    inside, most, held = [0], [0], [0]
+    inside, most, refused = [0], [0], [0]
 
     def hold_often() -> None:
-        for _ in range(30):
+        held = 0
+        while held < 10:
             state = state_dir_of(tmp_path / "a.yaml", environ)
             try:
                 with state.held():
                     inside[0] += 1
                     most[0] = max(most[0], inside[0])
-                    held[0] += 1
+                    held += 1
                     time.sleep(0.001)
                     inside[0] -= 1
             except AlreadyRunningError:
-                pass
+                refused[0] += 1
 
     threads = [threading.Thread(target=hold_often) for _ in range(4)]
     for thread in threads:
@@ -196,7 +194,7 @@ def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_
     for thread in threads:
         thread.join()
     assert most == [1]
-    assert held[0] > 30
+    assert refused[0] > 0, "they came at once"
     assert list((tmp_path / "state").iterdir()) == []
 
 
@@ -216,14 +214,18 @@ def test_json_lines_are_written_where_no_terminal_is(write_fleet):
     )
     assert process.stdout is not None
     seen = []
-    for line in process.stdout:
-        seen.append(json.loads(line))
-        if seen[-1].get("event") == "summary":
-            break
-    assert paragone("down", str(path)).returncode == 0
-    seen += [json.loads(line) for line in process.stdout]
-    process.stdout.close()
-    assert process.wait(10) == 0
+    try:
+        for line in process.stdout:
+            seen.append(json.loads(line))
+            if seen[-1].get("event") == "summary":
+                break
+        assert paragone("down", str(path)).returncode == 0
+        seen += [json.loads(line) for line in process.stdout]
+        assert process.wait(PATIENCE_SECONDS) == 0
+    finally:
+        process.stdout.close()
+        process.kill()
+        process.wait()
     assert any(e.get("process") == "w0" and e.get("line") == "hello" for e in seen)
     assert "Paragone is ready: w0" in next(e for e in seen if e.get("event"))["lines"]
     assert all(entry["time"] > 1e9 for entry in seen)

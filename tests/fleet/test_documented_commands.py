@@ -64,7 +64,7 @@ def test_a_fleet_is_started_commanded_and_stopped_as_documented(write_fleet, tmp
             assert any("Paragone is ready" in line for line in lines)
             commanded = run(command)
             assert commanded.returncode == 0, commanded.stderr
-            assert up.wait(20) == 0
+            assert up.wait(60) == 0
         finally:
             up.kill()
     said = commanded.stdout.splitlines()

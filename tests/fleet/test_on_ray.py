@@ -19,11 +19,12 @@ import psutil
 import pytest
 
 from controller.fleet.probe import fetch_workers, fleet_client
-from tests.fleet.running import RunningFleet, eventually, free_ports, is_running
+from tests.fleet.running import RunningFleet, eventually, is_running
 from tests.fleet.test_cli import paragone
+from tests.ports import free_ports
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'paragone[ray]'")
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.anyio, pytest.mark.fleet, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "worker" / "demo" / "demo-llava"
@@ -87,7 +88,7 @@ class RayNodes:
 
     def stop(self) -> None:
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(120)
         self._process.stdout.close()
         self._folder.cleanup()
 
@@ -207,7 +208,7 @@ async def test_a_worker_whose_node_is_killed_under_load_comes_back_on_another(
 
     load = Load(url + "/v1", clients=3)
     try:
-        eventually(lambda: len(load.ends) >= 6, within=60, what="answers")
+        eventually(lambda: len(load.ends) >= 6, what="answers")
         cluster.kill(killed)
         answered = load.ends.count("answer")
         fleet.wait_for_line("demo-llava   | was lost with", within=START_SECONDS)
@@ -240,7 +241,7 @@ async def test_a_worker_whose_node_is_killed_under_load_comes_back_on_another(
     pids |= processes_of(controller)
     assert paragone("down").returncode == 0
     assert fleet.wait() == 0
-    eventually(lambda: not any(map(is_running, pids)), within=10, what="no orphans")
+    eventually(lambda: not any(map(is_running, pids)), what="no orphans")
     assert len(ports) == 5
 
 
@@ -260,7 +261,6 @@ def test_what_no_node_could_ever_run_is_told_before_anything_starts(cluster, wri
     assert re.search(rf"on [\d.]+: w0: model_path: there is no folder {tmp_path}", result.stderr)
 
 
-def test_workers_on_other_machines_are_reached_at_their_addresses_with_the_gpus_of_ray(
 def test_each_up_says_for_itself_whether_workers_may_wait_for_nodes(cluster, up, write_fleet):
     cluster.nodes(1)
     path = write_fleet([], [])
@@ -282,6 +282,7 @@ def test_each_up_says_for_itself_whether_workers_may_wait_for_nodes(cluster, up,
     assert fleet.stop() == 0
 
 
+def test_workers_on_other_machines_are_reached_at_their_addresses_with_the_gpus_of_ray(
     cluster, up, write_fleet
 ):
     """Loopback addresses of this machine, which Ray takes for other machines."""
@@ -307,7 +308,7 @@ def test_each_up_says_for_itself_whether_workers_may_wait_for_nodes(cluster, up,
         # Each node has one GPU, its first, whatever the file calls those of this machine.
         assert [worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers] == ["0", "0"]
         assert fleet.stop() == 0
-        eventually(lambda: not any(w.is_running() for w in workers), within=10, what="no orphans")
+        eventually(lambda: not any(w.is_running() for w in workers), what="no orphans")
     finally:
         for node in nodes:
             cluster.kill(node)
@@ -323,11 +324,11 @@ def test_a_killed_supervisor_leaves_no_worker_on_any_node(cluster, up, write_fle
     worker = psutil.Process(next(pid for pid in processes_of(port) if _is_worker(pid)))
     cluster.kill_an_actor()
     fleet.wait_for_line("w0 is back", within=START_SECONDS)
-    eventually(lambda: not is_running(worker.pid), within=15, what="the first worker's end")
+    eventually(lambda: not is_running(worker.pid), what="the first worker's end")
     pids = processes_of(port)
     assert any(_is_worker(pid) for pid in pids)
     os.kill(fleet.supervisor_pid, signal.SIGKILL)
-    eventually(lambda: not any(map(is_running, pids)), within=30, what="no orphans")
+    eventually(lambda: not any(map(is_running, pids)), what="no orphans")
 
 
 def test_a_worker_that_never_serves_stays_down_with_its_last_lines(cluster, up, write_fleet):

@@ -12,7 +12,7 @@ import pytest
 from controller.fleet import preflight
 from controller.fleet.commands import plan_fleet
 from controller.fleet.fleet_file import parse_fleet
-from tests.fleet.running import free_ports
+from tests.ports import free_ports
 
 
 def problems(text: str, folder: Path) -> list[str]:

@@ -14,9 +14,10 @@ from controller.fleet.fleet_file import parse_fleet
 from tests import documents
 from tests.demo_fleet import DEMO, DemoFleet
 from tests.documents import ROOT, Block, blocks_in
-from tests.fleet.running import eventually, free_ports
+from tests.fleet.running import eventually
+from tests.ports import free_ports
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = blocks_in("README.md")
@@ -111,7 +112,7 @@ def test_a_worker_that_is_killed_as_described_comes_back(demo_fleet: DemoFleet) 
     # The pattern would also find workers of a demo that somebody runs on this machine.
     mine = Block("bash", block.code.replace("pgrep", f"pgrep -P {demo_fleet.supervisor_pid}"), None)
     run(mine, ports_of(demo_fleet))
-    eventually(lambda: name not in demo_fleet.listed(), within=5, what="it is off the list")
+    eventually(lambda: name not in demo_fleet.listed(), what="it is off the list")
     demo_fleet.wait_for_process(name, other_than=old)
     demo_fleet.wait_until_complete()
 

@@ -163,9 +163,9 @@ def test_systemd_takes_the_units(spec, tmp_path):
 
 # Stands in for `python -P -m worker`: says how it was called, and ends once it is asked to.
 _WORKER = """#!/usr/bin/env bash
-printf '<%s>' "$@" >> {out}
-sleep 30 >/dev/null 2>&1 &
+sleep 300 >/dev/null 2>&1 &
 trap 'kill %1; echo drained >> {out}; exit 0' TERM
+printf '<%s>' "$@" >> {out}
 wait
 """
 
@@ -204,7 +204,7 @@ def test_a_slurm_task_drains_its_worker_and_queues_again_only_when_time_is_up(
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fleet.running import eventually, is_running
+from tests.fleet.running import PATIENCE_SECONDS, eventually, is_running
 
 ROOT = Path(__file__).parents[2]
 TLS = ROOT / "tests" / "data" / "tls"
@@ -143,7 +143,7 @@ def test_a_process_that_does_not_stop_is_killed_after_the_grace(start_fleet):
     fleet.wait_for_line("Paragone is ready")
     started = time.monotonic()
     assert fleet.stop() == 0
-    assert 1.0 <= time.monotonic() - started < 10
+    assert time.monotonic() - started >= 1.0
     assert "w0         | was killed: it had not stopped after 1 s" in fleet.output
     assert fleet.survivors() == set()
 
@@ -155,7 +155,7 @@ def test_a_second_ctrl_c_kills_at_once(start_fleet):
     fleet.interrupt()
     fleet.wait_for_line("stopping (once more to kill)")
     fleet.interrupt()
-    assert fleet.wait(within=10) == 0
+    assert fleet.wait() == 0
     assert fleet.survivors() == set()
 
 
@@ -167,8 +167,8 @@ def test_nothing_is_orphaned_when_the_supervisor_is_killed(start_fleet):
     grandchild = int(line.split()[-1])
     assert is_running(grandchild)
     fleet.kill()
-    eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
-    eventually(lambda: not is_running(grandchild), within=5, what="the grandchild is gone")
+    eventually(lambda: not fleet.survivors(), what="every process is gone")
+    eventually(lambda: not is_running(grandchild), what="the grandchild is gone")
 
 
 def test_what_a_worker_started_is_stopped_with_it(start_fleet):
@@ -190,7 +190,7 @@ def test_a_killed_guard_is_replaced_and_still_knows_every_process(start_fleet):
     assert _guard_of(fleet.supervisor_pid) != guard
     assert len(fleet.pids) == 3
     fleet.kill()
-    eventually(lambda: not fleet.survivors(), within=5, what="every process is gone")
+    eventually(lambda: not fleet.survivors(), what="every process is gone")
 
 
 def test_a_taken_port_is_named_before_anything_is_started(write_fleet, start_fleet):
@@ -210,9 +210,13 @@ def test_a_reader_that_goes_away_stops_the_fleet(write_fleet):
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(20) == 0
+    try:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(PATIENCE_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _guard_of(supervisor: int) -> int:
@@ -233,7 +237,7 @@ def test_scripts_demo_names_a_taken_port_before_anything_is_started():
             env={**os.environ, "PARAGONE_VENV": sys.prefix},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * PATIENCE_SECONDS,
             check=False,
         )
     assert result.returncode == 1

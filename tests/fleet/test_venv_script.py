@@ -6,12 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.fleet.running import eventually
+from tests.fleet.running import PATIENCE_SECONDS, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +28,7 @@ case "$*" in
   "-m pip install"*)
     echo "pip ${@: -1}" >>"$CALLS"
     echo $$ >"$CALLS.pid"
+    until [[ -z ${PIP_WAITS_FOR:-} || -e $PIP_WAITS_FOR ]]; do sleep 0.02; done
     [[ -z ${PIP_TAKES:-} ]] || exec sleep "$PIP_TAKES"
     exit "${PIP_EXIT:-0}" ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
@@ -65,7 +65,7 @@ class Checkout:
 
     def ensure(self, extras: str, **env: str) -> subprocess.CompletedProcess[str]:
         process = self.start(extras, **env)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
         return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
 
     @property
@@ -87,15 +87,10 @@ def test_the_first_time_it_makes_an_environment_and_installs_into_it(checkout):
     assert "installing paragone[worker,webui]" in result.stderr
 
 
-def test_the_second_time_it_does_nothing_and_is_quick(checkout):
+def test_the_second_time_it_does_nothing(checkout):
     checkout.ensure("worker,webui")
-
-    def measure() -> float:
-        started = time.monotonic()
-        assert checkout.ensure("webui,worker").stderr == ""
-        return time.monotonic() - started
-
-    assert min(measure() for _ in range(3)) < 0.3
+    (checkout.root / ".venv" / "bin" / "python").write_text("#!/bin/bash\nexit 99")
+    assert checkout.ensure("webui,worker").stderr == "", "not even Python was asked"
     assert len(checkout.calls) == 2
 
 
@@ -135,22 +130,25 @@ def test_an_interrupted_installation_stops_pip_and_is_repaired_the_next_time(
 ):
     process = checkout.start("worker", PIP_TAKES="1000")
     pid_file = Path(f"{checkout.calls_path}.pid")
-    eventually(lambda: pid_file.exists() and bool(pid_file.read_text()), within=10, what="pip runs")
+    eventually(lambda: pid_file.exists() and bool(pid_file.read_text()), what="pip runs")
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == status
     assert "interrupted" in stderr
     assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
     assert checkout.ensure("worker").returncode == 0
 
 
-def test_two_scripts_started_together_install_once(checkout):
-    first = checkout.start("worker", PIP_TAKES="1")
-    eventually(lambda: len(checkout.calls) == 2, within=10, what="pip runs")
-    second = checkout.ensure("worker")
-    first.communicate(timeout=30)
-    assert second.returncode == 0
-    assert "waiting for another installation" in second.stderr
+def test_two_scripts_started_together_install_once(checkout, tmp_path):
+    may_end = tmp_path / "may end"
+    first = checkout.start("worker", PIP_WAITS_FOR=str(may_end))
+    eventually(lambda: len(checkout.calls) == 2, what="pip runs")
+    second = checkout.start("worker")
+    assert "waiting for another installation" in second.stderr.readline()
+    may_end.touch()
+    for process in (first, second):
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0
     assert checkout.calls == ["venv", "pip ROOT[worker]"]
 
 

@@ -14,7 +14,7 @@ BLOCKS = [b for b in blocks_in("docs/clients.md") if b.is_command and b.why_not 
 
 
 @pytest.mark.fleet
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.code[:40] for block in BLOCKS])
 def test_a_command_of_the_page_answers(demo_fleet, block):
     code = block.code.replace("http://127.0.0.1:21001", demo_fleet.controller_url)

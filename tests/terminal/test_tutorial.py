@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
 
 def test_the_tutorial_runs_and_prints_what_it_shows(demo_fleet):
@@ -28,7 +28,7 @@ def test_the_tutorial_runs_and_prints_what_it_shows(demo_fleet):
         env=os.environ | environ,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

@@ -70,6 +70,7 @@ class FakeModel:
     progress: LoadProgress | None = None
     is_live: bool = True
     fault: Fault | None = None
+    is_held: bool = False  # in mid-answer, for as long as a test looks at it
     running: int = 0
 
 
@@ -158,6 +159,8 @@ async def _events(model: FakeModel, exchange: Exchange) -> AsyncIterator[bytes]:
             return
         if number == len(words) // 2 and model.fault == "break_midway":
             raise ConnectionAbortedError("on demand")
+        while number == len(words) // 2 and model.is_held:  # noqa: ASYNC110  # a test's thread ends it
+            await asyncio.sleep(0.01)
         await asyncio.sleep(max(0.0, began + number / model.pieces_per_second - time.monotonic()))
         exchange.num_sent += 1
         yield _chunk(name, Delta(content=word if number == 0 else " " + word))

@@ -17,6 +17,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from controller.chassis.serve import Server, listen
+from tests.ports import free_port
 
 
 class ThreadedServer:
@@ -33,7 +34,7 @@ class ThreadedServer:
 
     def __enter__(self) -> ThreadedServer:
         self._thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise RuntimeError("the server did not start")
@@ -47,13 +48,15 @@ class ThreadedServer:
         traceback: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=60)
         self._socket.close()
         assert not self._thread.is_alive(), "the server did not stop"
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
+def eventually(condition: Callable[[], object], *, seconds: float = 60.0, what: str = "") -> None:
     """Waits until ``condition()`` is true.
+
+    The limit is reached in failure alone, so it is one that a busy machine keeps.
 
     Raises:
         AssertionError: it was not, for so long.
@@ -62,14 +65,6 @@ def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: 
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -87,7 +82,7 @@ def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subproc
         finally:
             process.terminate()
             try:
-                process.wait(timeout=15)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
@@ -12,10 +11,12 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from tests.ports import free_port
 from tests.webui.fake_controller import FakeController, demo_models
-from tests.webui.servers import ThreadedServer, eventually, free_port
+from tests.webui.servers import ThreadedServer, eventually
 from webui.catalogue import catalogue_of
-from webui.client import ControllerClient, ControllerError
+from webui.client import ControllerClient
+from webui.controller_error import ControllerError
 from webui.watch import FleetWatch
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +38,7 @@ def fake(served: tuple[FakeController, str]) -> FakeController:
 
 @pytest.fixture
 async def client(served: tuple[FakeController, str]) -> AsyncIterator[ControllerClient]:
-    opened = ControllerClient(served[1], silence_seconds=5)
+    opened = ControllerClient(served[1], silence_seconds=60)
     yield opened
     await opened.aclose()
 
@@ -71,7 +72,7 @@ async def test_closing_the_iterator_hangs_up(
             if chunk.choices and chunk.choices[0].delta.content:
                 break
     [exchange] = fake.exchanges
-    await asyncio.to_thread(eventually, lambda: exchange.was_hung_up, seconds=1)
+    await asyncio.to_thread(eventually, lambda: exchange.was_hung_up)
 
 
 async def test_cancelling_the_reader_hangs_up(
@@ -83,7 +84,7 @@ async def test_cancelling_the_reader_hangs_up(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.to_thread(eventually, lambda: fake.exchanges[0].was_hung_up, seconds=1)
+    await asyncio.to_thread(eventually, lambda: fake.exchanges[0].was_hung_up)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +121,8 @@ async def test_a_silent_stream_is_given_up_with_a_reason(
 ) -> None:
     fake.models["demo-llava"].fault = "hang"
     client = ControllerClient(served[1], silence_seconds=0.3)
-    began = time.monotonic()
     with pytest.raises(ControllerError, match=r"No sign of life for 0\.3 s"):
         await _text(client, _body())
-    assert time.monotonic() - began < 3
     await client.aclose()
 
 

@@ -10,7 +10,8 @@ from typing import NoReturn
 import pytest
 
 from controller.chassis.settings import SettingsError
-from tests.webui.servers import answers, eventually, free_port
+from tests.ports import free_port
+from tests.webui.servers import answers, eventually
 from webui.settings import ENV_PREFIX, WebSettings
 from webui.share import ShareError, open_tunnel
 
@@ -43,10 +44,10 @@ def _serve(does: str, folder: Path, *flags: str) -> tuple[int, list[str]]:
             if "for everybody" in line or "no public address" in line:
                 break
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: answers(url, process), seconds=60, what="the page answers")
+        eventually(lambda: answers(url, process), what="the page answers")
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         process.stderr.close()
     return port, lines
 

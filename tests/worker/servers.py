@@ -129,7 +129,7 @@ async def running_worker(
     )
     async with (
         serving(worker.app, sock, before_shutdown=worker.leave) as url,
-        httpx.AsyncClient(base_url=url, timeout=10) as client,
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
     ):
         if wait_until_ready:
             await until(lambda: worker.lifecycle.not_ready_reason() is None)

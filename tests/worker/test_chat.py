@@ -276,7 +276,7 @@ async def test_while_it_loads_requests_are_a_503_with_progress():
 
     def before_load(on_progress):
         on_progress(progress)
-        may_load.wait(5)
+        may_load.wait(60)
 
     async with running_worker(before_load=before_load, wait_until_ready=False) as running:
         await until(lambda: "language" in (running.worker.lifecycle.not_ready_reason() or ""))
@@ -331,13 +331,13 @@ async def test_a_failure_in_a_stream_is_an_error_event_and_no_done():
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_hangs_up_ends_the_generation_within_one_step(stream):
-    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.2)
+    model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.6)
     async with running_worker(model) as running:
         async with httpx.AsyncClient(base_url=running.url) as leaving:
             task = asyncio.create_task(
                 leaving.post("/v1/chat/completions", json=question(stream=stream))
             )
-            await until(lambda: model.steps > 2)
+            await until(lambda: model.steps > 0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -561,7 +561,7 @@ async def test_an_answer_that_takes_too_long_is_an_error_with_what_there_was(bod
 async def test_a_stream_that_takes_too_long_ends_with_an_error():
     model = FakeModel(answer=lambda _: "x" * 10_000, step_seconds=0.02)
     async with running_worker(model) as running:
-        _, events = await read_stream(running, timeout=0.3)
+        _, events = await read_stream(running, timeout=1)
     *deltas, last = events
     assert len(deltas) > 1
     assert last.event == "error"

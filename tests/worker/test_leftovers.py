@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.protocol.fleet import ModelCard
+from tests.crowd import crowd
 from tests.engine.test_transformers_model import ORACLE, loaded
 from tests.waiting import until
 from tests.worker.servers import serving
@@ -70,18 +71,6 @@ async def client(port, chance):
         writer.transport.abort()
 
 
-async def crowd(port, chance, count):
-    left = iter(range(count))
-
-    async def one_after_another():
-        for _ in left:
-            await client(port, chance)
-
-    async with asyncio.TaskGroup() as clients:
-        for _ in range(AT_ONCE):
-            clients.create_task(one_after_another())
-
-
 def open_files():
     return len(list(FILES.iterdir()))
 
@@ -108,17 +97,17 @@ async def test_clients_that_hang_up_at_random_leave_nothing():
         port, engine = int(url.rsplit(":", 1)[1]), worker.lifecycle.engine
 
         async def is_quiet(tasks, files):
-            await until(lambda: engine._jobs == {} and engine.stats().running == 0, seconds=20)
-            await until(
-                lambda: len(asyncio.all_tasks()) <= tasks and open_files() <= files, seconds=20
-            )
+            await until(lambda: engine._jobs == {} and engine.stats().running == 0)
+            await until(lambda: len(asyncio.all_tasks()) <= tasks and open_files() <= files)
 
         tasks, files = len(asyncio.all_tasks()), open_files()
-        await crowd(port, chance, CLIENTS // 4)  # what is made once is made
+        # What is made once is made.
+        await crowd(lambda: client(port, chance), count=CLIENTS // 4, at_once=AT_ONCE)
         await is_quiet(tasks, files)
         gc.collect()
         others, blocks = threads(), sys.getallocatedblocks()
-        await crowd(port, chance, CLIENTS - CLIENTS // 4)
+        rest = CLIENTS - CLIENTS // 4
+        await crowd(lambda: client(port, chance), count=rest, at_once=AT_ONCE)
         await is_quiet(tasks, files)
         assert not engine._batch
         assert engine.stats().waiting == 0

@@ -39,7 +39,7 @@ class Process:
     async def read_until(self, pattern: str) -> re.Match[str]:
         """Reads the log until a line matches."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while line := (await self.process.stderr.readline()).decode():
                 self.log += line
                 if match := re.search(pattern, line):
@@ -49,7 +49,7 @@ class Process:
     async def end(self) -> int:
         """The exit code; the rest of the log is read."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             self.log += (await self.process.stderr.read()).decode()
             return await self.process.wait()
 
@@ -98,7 +98,7 @@ async def test_it_answers_while_it_loads_and_finishes_what_runs_before_it_ends()
         ) as process,
     ):
         address = (await process.read_until(r"listens on (http://\S+)"))[1]
-        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=120) as client:
             assert (await client.get("/health")).status_code == 200
             loading = await client.post("/v1/chat/completions", json=question(model=NAME))
             assert loading.status_code == 503
@@ -121,11 +121,11 @@ async def test_it_answers_while_it_loads_and_finishes_what_runs_before_it_ends()
 async def test_an_answer_that_outlasts_the_grace_period_is_cut_off_and_told():
     async with (
         ready_worker("--no-register", "--grace-seconds=0") as (process, address),
-        httpx.AsyncClient(base_url=address, timeout=30) as client,
+        httpx.AsyncClient(base_url=address, timeout=120) as client,
         client.stream(
             "POST",
             "/v1/chat/completions",
-            json=question(model=NAME, stream=True, temperature=1, seed=1),
+            json=question(model=NAME, stream=True, temperature=1, seed=1, ignore_eos=True),
         ) as reply,
     ):
         pieces, decoder = reply.aiter_bytes(), sse.Decoder()

@@ -68,7 +68,7 @@ def test_a_worker_on_a_terminal_draws_its_loading():
             seen += os.read(ours, 4096).decode(errors="replace")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         os.close(ours)
     assert re.search(r"\r\x1b\[Kllava-v1\.5-tiny  language model  █+░* +\d+%  0\.00 of", seen)
     # The last word is the log's, on a line of its own.
