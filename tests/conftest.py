@@ -1,23 +1,49 @@
-"""Fixtures of several folders of tests."""
+"""Fixtures of several folders of tests, and how the tests are run."""
 
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.demo_fleet import demo_fleet
+from tests.sharing import Scheduling, check_scopes, longest_first
 
 __all__ = ["demo_fleet"]
 
+# Tests of these marks watch real processes on a machine that may have other work: one that fails
+# is run once more, and the summary tells of it. CONTRIBUTING.md says what that means.
+_TRIED_AGAIN = ("browser", "fleet")
+
 
 def pytest_configure() -> None:
-    """Lets Ctrl-C reach the processes under test.
+    """Lets Ctrl-C reach the processes under test, and no example be measured with a clock.
 
     A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    current = settings.get_profile(settings.get_current_profile_name())
+    settings.register_profile("untimed", current, deadline=None)
+    settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Orders the tests of a parallel run, and marks those that may be run once more."""
+    check_scopes(items)
+    if hasattr(config, "workerinput"):
+        items[:] = longest_first(items)
+    for item in items:
+        if any(item.get_closest_marker(name) for name in _TRIED_AGAIN):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Keeps together what shares something dear."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
