@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy_and_little_at_all():
     for module in ("pydantic", "httpx", "fastapi", "asyncio", "yaml", "torch", "gradio"):
         assert module not in imported
     # What makes it answer at once, whatever else the machine does.
-    assert len(imported - imported_by(python=("-c", "import argparse"))) < 60
+    assert len(imported - imported_by(python=("-c", "import argparse"))) < 150
 
 
 def test_a_whole_fleet_is_read_and_planned_without_torch_and_gradio():
