@@ -13,9 +13,9 @@ import torch
 
 from worker.checkpoint.errors import AdapterError
 from worker.checkpoint.folder import CheckpointFolder
-from worker.checkpoint.formats import ADAPTER_FILES
 from worker.checkpoint.headers import read_headers
 from worker.checkpoint.lora import LoraPair, scaling_of
+from worker.checkpoint.partial import ADAPTER_FILES
 from worker.checkpoint.plan import AdapterSource
 from worker.checkpoint.preflight import some
 from worker.checkpoint.quantise import quiet_bitsandbytes

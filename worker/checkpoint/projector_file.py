@@ -7,9 +7,9 @@ import torch
 from worker.checkpoint import delta, llava
 from worker.checkpoint.errors import FormatError, IncompleteError
 from worker.checkpoint.folder import CheckpointFolder
-from worker.checkpoint.formats import NON_LORA_FILES, PROJECTOR_FILES
 from worker.checkpoint.headers import TensorHeader, read_headers
 from worker.checkpoint.output import Output, write_json
+from worker.checkpoint.partial import NON_LORA_FILES, PROJECTOR_FILES
 from worker.checkpoint.plan import Part, PlannedTensor, part_of
 from worker.checkpoint.tensors import TensorStore
 
