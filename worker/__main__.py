@@ -21,6 +21,7 @@ from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
 from worker.address import address_for
 from worker.app import Worker
 from worker.checkpoint.facts import describe
+from worker.collecting import kept_from_collector
 from worker.engine.protocol import CacheMemory, Engine
 from worker.progress_bar import ProgressBar
 from worker.registration import Membership
@@ -72,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         describe(settings.base_spec())
         # Importing torch takes seconds, so it happens here, on the loading thread.
         on_progress(LoadProgress(phase="importing torch"))
-        from worker.engine.build import build_engine  # noqa: PLC0415
+        with kept_from_collector():
+            from worker.engine.build import build_engine  # noqa: PLC0415
 
         return build_engine(
             settings.base_spec(),
@@ -84,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 kv_bytes=settings.kv_cache_memory,
                 prefix_bytes=settings.prefix_cache_bytes,
                 image_bytes=settings.image_cache_bytes,
+                share=settings.memory_share,
             ),
             loras=settings.loras(),
             takes_adapters=settings.allow_runtime_lora,

@@ -94,6 +94,13 @@ class WorkerSettings(ProcessSettings, AdapterSettings):
         description="bytes for keys and values, of running answers and of prompts that are kept; "
         "without it, a share of the memory that is free once the model is loaded",
     )
+    memory_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="how much of the free memory to count with for that, beside other workers on "
+        "the same device; a fleet gives each its part",
+    )
     prefix_cache_bytes: int | None = Field(
         default=None,
         ge=0,

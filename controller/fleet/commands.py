@@ -14,6 +14,7 @@ from typing import Final
 from controller.fleet.certificates import certificate_of
 from controller.fleet.needs import Needs
 from controller.fleet.process_spec import CONTROLLER_NAME, WEB_NAME, ControllerSpec, WebSpec
+from controller.fleet.sharing import sharers
 from controller.fleet.spec import FleetSpec
 from controller.fleet.worker_spec import WorkerSpec
 from controller.protocol.fleet import Quantisation
@@ -45,6 +46,7 @@ class ProcessPlan:
         url: where it is reached from this machine.
         spec_name: its worker's name in the fleet file, which replicas share.
         needs: what it asks of a cluster; nothing on this machine.
+        is_forked: whether it is forked from a process that has imported what it needs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ProcessPlan:
     url: str
     spec_name: str = ""
     needs: Needs = field(default_factory=Needs)
+    is_forked: bool = False
 
     def is_same_process(self, other: ProcessPlan) -> bool:
         """Whether a running process of the other plan can stay for this one.
@@ -100,13 +103,17 @@ def plan_fleet(spec: FleetSpec, *, cores: int) -> list[ProcessPlan]:
         spec: the fleet.
         cores: CPU cores of this machine, shared out among the workers that name no `threads`.
     """
-    threads = max(1, cores // sum(worker.replicas for worker in spec.workers))
-    plans = [_controller_plan(spec, spec.controller)]
-    plans.extend(
-        _worker_plan(spec, worker, threads, replica)
+    workers = [
+        (worker.replica(index), index)
         for worker in spec.workers
-        for replica in range(worker.replicas)
-    )
+        for index in range(worker.replicas)
+    ]
+    threads = max(1, cores // len(workers)) if workers else 1
+    plans = [_controller_plan(spec, spec.controller)]
+    shared_by = sharers([worker for worker, _ in workers])
+    for (worker, index), count in zip(workers, shared_by, strict=True):
+        shares = thread_env(worker.threads or threads) | memory_env(count)
+        plans.append(_worker_plan(spec, worker, index, shares))
     if spec.web is not None:
         plans.append(_web_plan(spec, spec.web))
     return plans
@@ -142,9 +149,8 @@ def _web_plan(spec: FleetSpec, web: WebSpec) -> ProcessPlan:
 
 
 def _worker_plan(
-    spec: FleetSpec, fleet_worker: WorkerSpec, threads: int, replica: int
+    spec: FleetSpec, worker: WorkerSpec, replica: int, shares: Mapping[str, str]
 ) -> ProcessPlan:
-    worker = fleet_worker.replica(replica)
     flags = ["--model-path", worker.model_path]
     if worker.model_base is not None:
         flags += ["--model-base", worker.model_base]
@@ -177,7 +183,7 @@ def _worker_plan(
         kind=ProcessKind.WORKER,
         args=(*flags, *worker.args),
         env=env,
-        default_env=_default_env(ProcessKind.WORKER) | thread_env(worker.threads or threads),
+        default_env={**_default_env(ProcessKind.WORKER), **shares},
         host=worker.host,
         port=worker.port,
         url=address,
@@ -207,6 +213,11 @@ def with_values(args: Sequence[str], values: Mapping[str, str]) -> tuple[str, ..
 def thread_env(threads: int) -> dict[str, str]:
     """Without a limit each worker takes every core, and four of them wait for each other."""
     return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def memory_env(sharers: int) -> dict[str, str]:
+    """Without its share each worker plans its caches as if a device were all its own."""
+    return {"PARAGONE_WORKER_MEMORY_SHARE": f"{1 / sharers:.4g}"}
 
 
 def paths_in(args: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from worker.engine.sequential import SequentialEngine
 SPEC = LoadSpec(str(ORACLE / "llava-v1.5-tiny"), model_name="tiny", device="cpu", dtype="float32")
 
 
-def build(engine, spec=SPEC, **options):
+def build(engine, spec=SPEC, *, memory=CacheMemory(), **options):  # noqa: B008 - frozen
     torch.set_num_threads(1)
     return build_engine(
         spec,
@@ -27,7 +27,7 @@ def build(engine, spec=SPEC, **options):
         threads=1,
         max_running=3,
         max_waiting=8,
-        memory=CacheMemory(),
+        memory=memory,
         on_progress=lambda _progress: None,
         on_device_lost=lambda _reason: None,
         **options,
@@ -42,6 +42,15 @@ async def texts_of(engine, requests):
     try:
         return await asyncio.gather(*(text(asked) for asked in requests))
     finally:
+        await engine.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_part_of_the_memory_is_planned_with_where_others_have_theirs():
+    whole, part = build("batched"), build("batched", memory=CacheMemory(share=0.25))
+    tokens = [engine.stats().caches.kv_tokens for engine in (whole, part)]
+    assert 0.15 < tokens[1] / tokens[0] < 0.35  # others take and free some meanwhile
+    for engine in (whole, part):
         await engine.aclose()
 
 

@@ -168,6 +168,27 @@ def test_cores_are_shared_out_among_the_workers():
     assert plans(cores=7)["rich"].environ({})["OMP_NUM_THREADS"] == "3"
 
 
+def test_memory_is_shared_out_among_the_workers_of_a_device():
+    workers = """
+workers:
+  - {name: auto, model_path: ./m, device: auto, port: 7001}
+  - {name: host, model_path: ./m, device: cpu, port: 7002}
+  - {name: none, model_path: ./m, gpus: [], port: 7003}
+  - {name: zero, model_path: ./m, device: "cuda:0", port: 7004}
+  - {name: both, model_path: ./m, gpus: [0, 1], replicas: 2, port: 7005}
+"""
+    shares = {
+        name: plan.environ({}).get("PARAGONE_WORKER_MEMORY_SHARE")
+        for name, plan in plans(workers).items()
+    }
+    # Where there is no GPU, what takes one if there is computes beside the others.
+    assert shares["auto"] == f"{1 / 6:.4g}"
+    assert shares["host"] == shares["none"] == f"{1 / 3:.4g}"
+    assert shares["zero"] == shares["both"] == f"{1 / 3:.4g}"
+    assert shares["both#2"] == "0.5"
+    assert shares["controller"] is None
+
+
 def test_the_fleet_file_overrides_the_environment_which_overrides_our_defaults():
     plan = plans()["rich"]
     inherited = {"BOTH": "shell", "OMP_NUM_THREADS": "9", "HOME": "/h"}

@@ -119,6 +119,7 @@ def test_for_a_cluster_the_worker_is_told_where_nodes_reach_the_controller():
     plan = placed("device: cpu, threads: 3")
     assert value(plan, "--controller-address") == "http://10.0.0.1:21001"
     assert plan.default_env["OMP_NUM_THREADS"] == "3"
+    assert plan.default_env["PARAGONE_WORKER_MEMORY_SHARE"] == "1"
 
 
 def test_indices_of_this_machines_gpus_are_not_carried_to_a_node():

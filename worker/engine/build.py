@@ -129,7 +129,8 @@ def _batched(
     token_bytes = bytes_per_token(checkpoint.model.config, checkpoint.dtype)
     kv_bytes = memory.kv_bytes
     if kv_bytes is None:
-        kv_bytes = int(free_bytes(checkpoint.device) * KV_SHARE[checkpoint.device.type])
+        free = memory.share * free_bytes(checkpoint.device)
+        kv_bytes = int(free * KV_SHARE[checkpoint.device.type])
     kv_tokens = max(1, kv_bytes // token_bytes)
     prefix_tokens = None
     if memory.prefix_bytes is not None:

@@ -137,6 +137,7 @@ class CacheMemory:
     kv_bytes: int | None = None  # keys and values of rows and of what is kept
     prefix_bytes: int | None = None  # of which for what is kept for later; None: half
     image_bytes: int = 256 * 2**20  # features of images
+    share: float = 1.0  # of what is free that is this engine's, where others decide so as well
 
 
 @dataclass(frozen=True, slots=True)

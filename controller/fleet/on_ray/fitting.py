@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from controller.fleet.commands import ProcessPlan, thread_env, with_values
+from controller.fleet.commands import ProcessPlan, memory_env, thread_env, with_values
 from controller.fleet.needs import CPU, GPU, MEMORY, Needs, gpus_shared
 from controller.fleet.render.placing import placed_env
 from controller.fleet.worker_spec import WorkerSpec
@@ -71,7 +71,8 @@ def for_cluster(
         plan,
         args=with_values(plan.args, values),
         env={**forwarded, **placed_env(plan)},
-        default_env={**plan.default_env, **thread_env(threads)},
+        # Who else is on its node, nobody knows yet; Ray gives it GPUs of its own.
+        default_env={**plan.default_env, **thread_env(threads), **memory_env(1)},
         needs=needs,
     )
 
