@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.engine.recorder import Recorder
 from tests.engine.test_families import LANGUAGE, checkpoint_of
-from tests.engine.test_slot_model import GREEDY, LLAVA, read
+from tests.engine.test_slot_model import GREEDY, LLAVA, LORA, NF4, read
 from tests.engine.test_transformers_model import loaded
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.engine.engine_prompt import EnginePrompt
@@ -103,12 +103,13 @@ def test_every_layer_of_every_language_model_reads_rows_of_their_own(name):
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_every_layer_below_images_and_adapters_does_too():
-    model = SlotModel(loaded(*LLAVA))
+@pytest.mark.parametrize("which", [LLAVA, LORA, NF4], ids=["full", "lora", "nf4"])
+def test_every_layer_below_images_and_adapters_does_too(which):
+    model = SlotModel(loaded(*which))
     rows = [read(model, "wide"), read(model, "short")]
     with Counting() as counting:
         model.step(rows)
-    assert counting.products == model._model.config.text_config.num_hidden_layers
+    assert counting.products == model._model.config.get_text_config().num_hidden_layers
 
 
 def language_model(config, dtype=torch.float32):
