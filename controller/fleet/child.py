@@ -7,23 +7,39 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.lines import LineSplitter
 
 _READ_BYTES = 65_536
 
+# How long what is left of a killed group may take to be gone.
+_REAP_SECONDS = 1.0
+_REAP_LOOK_SECONDS = 0.01
+
+
+class Process(Protocol):
+    """A child of this process, however it became one."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit status, once it has ended; negative for a signal."""
+        ...
+
 
 class Child:
-    """A running process. Made by `start`.
+    """A running process. Made by `start` or `follow`.
 
     A group of its own keeps a terminal's Ctrl-C away from it (stopping has an order), and lets
     whatever it started be stopped with it.
     """
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, output: asyncio.Task[None], groups: ProcessGroups
-    ) -> None:
+    def __init__(self, process: Process, output: asyncio.Task[None], groups: ProcessGroups) -> None:
         self._process = process
         self._output = output
         self._groups = groups
@@ -37,6 +53,7 @@ class Child:
         env: Mapping[str, str],
         on_line: Callable[[str], None],
         groups: ProcessGroups,
+        stdin: int = asyncio.subprocess.DEVNULL,
     ) -> Child:
         """Starts a process.
 
@@ -45,6 +62,7 @@ class Child:
             env: its whole environment.
             on_line: is given each line that it writes to standard output or standard error.
             groups: is told of its process group.
+            stdin: a descriptor of what it reads; nothing by default.
 
         Raises:
             OSError: the system would not start it.
@@ -55,7 +73,7 @@ class Child:
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=write_end,
                 stderr=write_end,
                 env=dict(env),
@@ -66,9 +84,28 @@ class Child:
             raise
         finally:
             os.close(write_end)
+        return cls.follow(process, read_end, on_line=on_line, groups=groups)
+
+    @classmethod
+    def follow(
+        cls,
+        process: Process,
+        output: int,
+        *,
+        on_line: Callable[[str], None],
+        groups: ProcessGroups,
+    ) -> Child:
+        """A process that runs already and leads its process group.
+
+        Args:
+            process: a child of this process.
+            output: the descriptor that its output is read from; closed at its end.
+            on_line: is given each line of that.
+            groups: is told of its process group.
+        """
         groups.add(process.pid)
-        output = asyncio.create_task(_read_lines(read_end, on_line))
-        return cls(process, output, groups)
+        reading = asyncio.create_task(_read_lines(output, on_line))
+        return cls(process, reading, groups)
 
     @property
     def pid(self) -> int:
@@ -99,12 +136,27 @@ class Child:
             self._signal(signal.SIGKILL)
         return await self.wait()
 
+    def kill(self) -> None:
+        """Ends it and what it started at once."""
+        self._signal(signal.SIGKILL)
+
     async def _see_out(self) -> int:
         status = await self._process.wait()
         self._signal(signal.SIGKILL)
+        await self._reap()
         self._groups.remove(self.pid)
         await self._output
         return status
+
+    async def _reap(self) -> None:
+        """What it had started is this process's own, where that adopts orphans: zombies else."""
+        for _ in range(int(_REAP_SECONDS / _REAP_LOOK_SECONDS)):
+            try:
+                while os.waitpid(-self.pid, os.WNOHANG) != (0, 0):  # noqa: ASYNC222 - it returns at once
+                    pass
+            except ChildProcessError:  # none is left
+                return
+            await asyncio.sleep(_REAP_LOOK_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

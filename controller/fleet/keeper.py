@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from controller.fleet.child import Child
 from controller.fleet.commands import ProcessPlan
+from controller.fleet.fork_servers import ForkServers
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.reporter import Reporter
 from controller.fleet.restart import GiveUp, ProcessState, RestartRecord, RestartRule
@@ -35,6 +36,7 @@ class Keeper:
         groups: is told of its process groups.
         inherited: the environment that processes inherit.
         clock: monotonic seconds.
+        forks: forks processes whose plans say so; without it they are started by themselves.
         fit: makes of the plan, before each start, what is started: another port, say.
     """
 
@@ -47,6 +49,7 @@ class Keeper:
         groups: ProcessGroups,
         inherited: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
+        forks: ForkServers | None = None,
         fit: Callable[[ProcessPlan], ProcessPlan] = _as_it_is,
     ) -> None:
         self.plan = plan
@@ -60,6 +63,7 @@ class Keeper:
         self._groups = groups
         self._inherited = inherited
         self._clock = clock
+        self._forks = forks
         self._fit = fit
         self._started = plan  # what was started last
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -102,19 +106,23 @@ class Keeper:
         self._tail.clear()
         self.state = ProcessState.STARTING
         self._started = self._fit(self.plan)
+        stopping = asyncio.create_task(stop.wait())
+        # A fork server may have to import first, which nobody who stops a fleet is to wait for.
+        starting = asyncio.create_task(self._start(self._started))
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
         try:
-            child = await Child.start(
-                self._started.argv(),
-                env=self._started.environ(self._inherited),
-                on_line=self._show,
-                groups=self._groups,
-            )
+            child = await starting
+        except asyncio.CancelledError:
+            if not stopping.done():  # it is this task that was cancelled
+                raise
+            return 0
         except OSError as exc:
             self._show(f"cannot be started: {exc.strerror}")
             return _EXIT_CANNOT_START
         self.pid = child.pid
         ended = asyncio.create_task(child.wait())
-        stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not ended.done():
@@ -123,6 +131,15 @@ class Keeper:
                 self._alarm(f"was killed: it had not stopped after {grace_seconds:g} s")
         self.pid = None
         return await ended
+
+    async def _start(self, plan: ProcessPlan) -> Child:
+        """Raises OSError where the system would not start it."""
+        env = plan.environ(self._inherited)
+        if plan.is_forked and self._forks is not None:
+            child = await self._forks.fork(plan.name, plan.args, env=env, on_line=self._show)
+            if child is not None:
+                return child
+        return await Child.start(plan.argv(), env=env, on_line=self._show, groups=self._groups)
 
     def _show(self, line: str) -> None:
         self._tail.append(line)

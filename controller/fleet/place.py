@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 from controller.fleet.commands import ProcessPlan, plan_fleet
 from controller.fleet.console import Console
 from controller.fleet.cores import usable_cores
+from controller.fleet.fork_servers import ForkServers
+from controller.fleet.forking import with_forks
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.keeper import Keeper
 from controller.fleet.memory import memory_problems
@@ -19,6 +23,9 @@ from controller.fleet.preflight import find_problems
 from controller.fleet.reporter import Reporter
 from controller.fleet.restart import ProcessState, RestartRule
 from controller.fleet.spec import FleetSpec
+
+# Of NVIDIA's and of AMD's.
+_GPU_DRIVERS: Final = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
 
 class PlaceError(Exception):
@@ -81,6 +88,7 @@ class Keeping:
         reporter: is told what it says.
         groups: is told of process groups of this machine.
         inherited: the environment that processes inherit.
+        forks: forks processes of this machine.
         clock: monotonic seconds.
     """
 
@@ -88,6 +96,7 @@ class Keeping:
     reporter: Reporter
     groups: ProcessGroups
     inherited: Mapping[str, str]
+    forks: ForkServers
     clock: Callable[[], float] = time.monotonic
 
 
@@ -136,7 +145,11 @@ class ThisMachine:
 
     def plans(self, spec: FleetSpec) -> list[ProcessPlan]:
         """As the fleet file has them."""
-        return plan_fleet(spec, cores=usable_cores())
+        plans = plan_fleet(spec, cores=usable_cores())
+        if not spec.fork_workers:
+            return plans
+        has_gpus = any(path.exists() for path in _GPU_DRIVERS)
+        return with_forks(plans, inherited=os.environ, has_gpus=has_gpus)
 
     def problems(
         self,
@@ -166,6 +179,7 @@ class ThisMachine:
             groups=keeping.groups,
             inherited=keeping.inherited,
             clock=keeping.clock,
+            forks=keeping.forks,
         )
 
     def showing(self, console: Console) -> AbstractContextManager[object]:  # noqa: ARG002 - it says nothing

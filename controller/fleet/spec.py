@@ -59,6 +59,11 @@ class FleetSpec(Section):
         ge=0,
         description="how long a process may take to stop before it is killed",
     )
+    fork_workers: bool = Field(
+        default=True,
+        description="let `paragone up` fork workers that use no GPU and have the same environment "
+        "from one process that has imported what they need; false starts each by itself",
+    )
 
     @field_validator("workers")
     @classmethod

@@ -17,6 +17,7 @@ from controller.fleet.certificates import Believed
 from controller.fleet.changes import Changes
 from controller.fleet.commands import ProcessKind, ProcessPlan
 from controller.fleet.console import Console
+from controller.fleet.fork_servers import ForkServers
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.log_book import LogBook
 from controller.fleet.place import Keeping, Place, ProcessKeeper
@@ -79,6 +80,7 @@ class Supervisor:
         self._was_asked_to_stop = False
         self._kept: list[_Kept] = []
         self._groups: ProcessGroups | None = None
+        self._forks: ForkServers | None = None
         self._tasks: asyncio.TaskGroup | None = None
         # By address; the controller's word, so that a model shown as ready is one it routes to.
         self._statuses: dict[str, WorkerStatus] = {}
@@ -124,7 +126,8 @@ class Supervisor:
             loop.add_signal_handler(number, self.request_stop)
         try:
             with ProcessGroups() as self._groups:
-                await self._run_processes()
+                async with ForkServers(groups=self._groups, reporter=self._reporter) as self._forks:
+                    await self._run_processes()
         finally:
             for number in heeded:
                 loop.remove_signal_handler(number)
@@ -173,6 +176,7 @@ class Supervisor:
 
     def _begin(self, plan: ProcessPlan) -> _Kept:
         assert self._groups is not None  # noqa: S101 - it runs
+        assert self._forks is not None  # noqa: S101
         assert self._tasks is not None  # noqa: S101
         self._console.know(plan.name)
         self._believed.add(plan.certificate)
@@ -180,6 +184,7 @@ class Supervisor:
             rule=self._rule,
             reporter=self._reporter,
             groups=self._groups,
+            forks=self._forks,
             inherited=self._inherited,
             clock=self._clock,
         )
