@@ -7,7 +7,7 @@ server=$!
 trap 'kill $server; wait $server || true' EXIT
 url=http://127.0.0.1:$port
 curl -s --retry 120 --retry-delay 1 --retry-all-errors "$url/health" > /dev/null
-"$TOOL/bin/pip" list 2> /dev/null | grep '^open-webui '
+"$TOOL/bin/pip" list 2> /dev/null | grep '^open-webui ' | tr -s ' '
 token=$(curl -sf "$url/api/v1/auths/signin" -H 'content-type: application/json' \
   -d '{"email": "", "password": ""}' | sed 's/.*"token":"\([^"]*\)".*/\1/')
 curl -sf "$url/api/models" -H "authorization: Bearer $token" | grep -o '"id":"demo[^"]*"' | sort -u
