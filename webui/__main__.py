@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from controller.chassis.collecting import kept_from_collector
 from controller.chassis.logs import configure_logging
 from controller.chassis.serve import ListenError, Server, listen, serve
 from controller.chassis.settings import SettingsError
@@ -28,12 +29,13 @@ def main() -> int:
         return 2
     try:
         # Imported late: a wrong flag or a taken port should not wait for Gradio.
-        from webui.app import WebApp  # noqa: PLC0415
-        from webui.gallery import GalleryError  # noqa: PLC0415
-        from webui.login import LoginError  # noqa: PLC0415
-        from webui.moderation import ModerationError  # noqa: PLC0415
-        from webui.share import share  # noqa: PLC0415
-        from webui.store import StoreError  # noqa: PLC0415
+        with kept_from_collector():
+            from webui.app import WebApp  # noqa: PLC0415
+            from webui.gallery import GalleryError  # noqa: PLC0415
+            from webui.login import LoginError  # noqa: PLC0415
+            from webui.moderation import ModerationError  # noqa: PLC0415
+            from webui.share import share  # noqa: PLC0415
+            from webui.store import StoreError  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         sys.stderr.write(
             f"error: the page needs the package {exc.name}: pip install 'paragone[webui]'\n"

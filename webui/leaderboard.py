@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
 
-import evalica
 import numpy as np
 
 _SCALE, _MEAN = 400.0, 1000.0
@@ -125,6 +124,9 @@ def _rate(
     counts: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Ratings of the models, in their order; ``counts`` says how often each kind of vote came."""
+    # On use, which is not on an event loop: what it imports takes a second.
+    import evalica  # noqa: PLC0415
+
     winners = {
         Winner.LEFT: evalica.Winner.X,
         Winner.RIGHT: evalica.Winner.Y,

@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 
+from controller.chassis.collecting import kept_from_collector
 from controller.chassis.logs import configure_logging
 from controller.chassis.network import is_loopback
 from controller.chassis.serve import ListenError, Server, listen, serve
@@ -21,7 +22,6 @@ from controller.protocol.fleet import LoadProgress, ModelCard, WorkerState
 from worker.address import address_for
 from worker.app import Worker
 from worker.checkpoint.facts import describe
-from worker.collecting import kept_from_collector
 from worker.engine.protocol import CacheMemory, Engine
 from worker.progress_bar import ProgressBar
 from worker.registration import Membership

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -20,7 +21,10 @@ from kill_bench.load import End
 
 
 async def measure(kind: str, *, kills: int, seed: int, interval: float) -> Findings:
-    """A fleet from its start to its stop."""
+    """A fleet from its start to its stop; a SIGTERM stops it before that."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with tempfile.TemporaryDirectory() as folder:
         async with running_fleet(kind, Path(folder)) as fleet:
             found = await kill_at_random(fleet, kills=kills, seed=seed, interval=interval)
@@ -88,9 +92,12 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     before = os.getloadavg()[0]
-    found = asyncio.run(
-        measure(chosen.fleet, kills=chosen.kills, seed=chosen.seed, interval=chosen.interval)
-    )
+    try:
+        found = asyncio.run(
+            measure(chosen.fleet, kills=chosen.kills, seed=chosen.seed, interval=chosen.interval)
+        )
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     about = (
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores (load before "
         f"{before:.1f}), Python {platform.python_version()}, fleet {chosen.fleet}, seed "

@@ -146,6 +146,8 @@ def main() -> int:
     parser.add_argument("file", type=Path, nargs="?", default=DEMO, help="a fleet file")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
+    # Left to its default, it would end this process alone, and what that has started would run on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     about = (
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores (load before "
         f"{os.getloadavg()[0]:.1f}), Python {platform.python_version()}, rounds: {chosen.rounds}; "

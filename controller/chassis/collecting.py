@@ -1,8 +1,8 @@
 """Python's garbage collector, kept away from what imports leave behind.
 
-Importing torch and transformers makes half a million objects, all of which stay. The collector
-would look at them again and again while they are made (a tenth of the time that it takes), and once
-more with each full collection of a worker that serves.
+Importing torch and transformers, or Gradio, makes hundreds of thousands of objects, all of which
+stay. The collector would look at them again and again while they are made (a tenth of the time that
+it takes), and once more with each full collection of a process that serves.
 """
 
 from __future__ import annotations
