@@ -478,5 +478,5 @@ async def test_status_of_all_workers_together(fleet: Fleet) -> None:
         "speed": 2.0,
         "queue_length": 0,
         # Ours, for controllers of ours.
-        "via": dict.fromkeys(["llava-v1.5-7b", "one", "two"], [fleet.registry.name]),
+        "via": {model: [fleet.registry.name] for model in ("llava-v1.5-7b", "one", "two")},
     }

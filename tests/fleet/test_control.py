@@ -66,9 +66,9 @@ def test_up_again_touches_only_what_changed(start_fleet, tmp_path):
     path = tmp_path / "fleet.yaml"
     lines = path.read_text().splitlines()
     changed = [
-        line.replace("args: []", "args: ['--say', 'changed']") if "w1" in line else line
+        line.replace("args: []", "args: ['--say', 'changed']") if "name: w1," in line else line
         for line in lines
-        if "w2" not in line
+        if "name: w2," not in line
     ]
     path.write_text("\n".join(changed))
     result = paragone("up", str(path))
@@ -173,8 +173,10 @@ def test_nothing_is_left_of_a_fleet_that_was_stopped_nor_of_one_that_was_killed(
 def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_path):
     environ = {"PARAGONE_STATE_DIR": str(tmp_path / "state")}
     inside, most, refused = [0], [0], [0]
+    together = threading.Barrier(4)
 
     def hold_often() -> None:
+        together.wait(60)
         held = 0
         while held < 10:
             state = state_dir_of(tmp_path / "a.yaml", environ)

@@ -46,8 +46,12 @@ def of_fakes(block: Block, path: object) -> Block:
     return Block("bash", code.replace("demo-llava-zh", "w1").replace("demo-llava", "w0"))
 
 
-def test_a_fleet_is_started_commanded_and_stopped_as_documented(write_fleet, tmp_path, monkeypatch):
-    monkeypatch.setenv("PARAGONE_STATE_DIR", str(tmp_path / "state"))
+def test_a_fleet_is_started_commanded_and_stopped_as_documented(
+    write_fleet, tmp_path_factory, monkeypatch
+):
+    folder = tmp_path_factory.mktemp("state")  # a short path, as a socket lies in it
+    folder.chmod(0o700)
+    monkeypatch.setenv("PARAGONE_STATE_DIR", str(folder))
     path = write_fleet(["--say", "hello"], [])
     start, command = (of_fakes(block, path) for block in to_run("docs/fleets.md")[:2])
     assert start.code.startswith("paragone up ")

@@ -265,7 +265,7 @@ def test_each_up_says_for_itself_whether_workers_may_wait_for_nodes(cluster, up,
     cluster.nodes(1)
     path = write_fleet([], [])
     text = path.read_text()
-    path.write_text("".join(line for line in text.splitlines(True) if "w1" not in line))
+    path.write_text("".join(line for line in text.splitlines(True) if "name: w1," not in line))
     fleet = up(path)
     fleet.wait_for_line("w0         | placed on", within=START_SECONDS)
 
