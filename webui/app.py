@@ -16,7 +16,9 @@ from controller.chassis.http import RequestIdMiddleware, install_errors, install
 from controller.chassis.remote_images import RemoteImages, RemotePolicy
 from controller.chassis.tls import client_context
 from webui.acts import Acts
-from webui.battle import Battles, battle_routes
+from webui.arranging import Arranging
+from webui.battle import Battles
+from webui.battle_routes import battle_routes
 from webui.battle_store import BattleStore
 from webui.blocks import NewsBlocks
 from webui.client import ControllerClient
@@ -216,6 +218,7 @@ class WebApp:
                 limits=limits,
                 moderate=moderate,
             ).connect(demo)
+            Arranging(page, view=view, store=self.store, heads=heads).connect()
         # 40 by default, generators included; it is read by queue() and has no argument here.
         demo.max_threads = _MAX_EVENTS
         demo.queue(max_size=_MAX_QUEUED_EVENTS, api_open=False)

@@ -7,17 +7,13 @@ Until the vote nothing that reaches the browser tells the models: not their name
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import tempfile
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
-from fastapi.responses import Response, StreamingResponse
+from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from controller.protocol.errors import (
@@ -30,26 +26,21 @@ from controller.protocol.errors import (
     UnavailableError,
 )
 from controller.protocol.fleet import WorkerState
-from webui.answer import Answer, AnswerState
+from webui.answer import Answer
+from webui.battle_events import event_of, events_of
 from webui.battle_store import Battle, BattleStore
-from webui.battle_view import REASONS, battle_html
-from webui.conversation import Conversation, Kind, Turn
-from webui.document import Reader, document, reader_of, refuse_other_sites
-from webui.katex import find_katex
+from webui.battle_view import REASONS
+from webui.conversation import Conversation, Kind
+from webui.document import Reader
 from webui.leaderboard import Winner
-from webui.markdown import rendered
 from webui.moderation import Moderate
 from webui.questions import RefusedError, read_question
-from webui.runs import BusyError, Run, RunRegistry
+from webui.runs import BusyError, RunRegistry
 from webui.store import ConversationStore
 from webui.uploads import UploadError, UploadLimits
 from webui.watch import FleetWatch
 
 _MAX_FILES = 8
-_SECONDS_BETWEEN_EVENTS = 0.1
-_PAUSES = 8  # times as long as rendering took, so that battles leave the processor to others
-_SCRIPTS = ("image_address.js", "battle.js")
-_LEFT, _RIGHT = 0, 1  # lanes
 
 # Told of each vote: the chat, and who won.
 NoteVote = Callable[[Conversation, str], None]
@@ -177,20 +168,20 @@ class Battles:
         run = self._runs.get(chat.id)
         if run is None and any(not each.has_ended for each in _last(chat)):
             try:
-                async with self._runs.open(chat) as opened, aclosing(_frames(opened)) as frames:
-                    async for frame in frames:
-                        yield frame
+                async with self._runs.open(chat) as opened, aclosing(events_of(opened)) as events:
+                    async for each in events:
+                        yield each
             except BusyError as exc:
                 for answer in _last(chat):
                     answer.fail(str(exc), code="busy")
                 await self._store.put(chat)
-                yield await _event(_sides(chat.turns[-1]))
+                yield await event_of(chat.turns[-1])
         elif run is not None:
-            async with aclosing(_frames(run)) as frames:
-                async for frame in frames:
-                    yield frame
+            async with aclosing(events_of(run)) as events:
+                async for each in events:
+                    yield each
         else:
-            yield await _event(_sides(chat.turns[-1] if chat.turns else None))
+            yield await event_of(chat.turns[-1] if chat.turns else None)
 
     async def vote(self, battle: Battle, chat: Conversation, verdict: Verdict) -> Battle:
         """Takes a vote; from now on it is known who was who.
@@ -236,151 +227,8 @@ class Battles:
         return paths
 
 
-def battle_routes(battles: Battles, *, terms: str, can_fetch: bool) -> APIRouter:
-    """The routes of battles.
-
-    Args:
-        battles: what they do.
-        terms: what a person agrees to by asking, HTML; empty: nothing.
-        can_fetch: whether images may be fetched by their addresses.
-    """
-    router = APIRouter()
-    katex = find_katex()
-
-    @router.get("/battle")
-    async def page(request: Request) -> Response:
-        """The page."""
-        reader = reader_of(request)
-        body = battle_html(reader.words, terms=terms, can_fetch=can_fetch, katex=katex)
-        title = reader.words("Battle")
-        return document(reader, view="battle", title=title, body=body, scripts=_SCRIPTS)
-
-    @router.post("/battle")
-    async def begin(
-        request: Request,
-        text: Annotated[str, Form(max_length=200_000)],
-        files: Annotated[list[UploadFile] | None, File()] = None,
-    ) -> dict[str, str]:
-        """Begins one with a question."""
-        refuse_other_sites(request)
-        battle, chat = await battles.begin(reader_of(request))
-        await battles.ask(chat, text, files or [])
-        await battles.keep(battle)
-        return {"battle": battle.id}
-
-    @router.get("/battle/{battle_id}")
-    async def show(battle_id: str, request: Request) -> dict[str, object]:
-        """How it stands: for a tab that was reloaded."""
-        battle, chat = await battles.find(battle_id, reader_of(request))
-        turns = await asyncio.to_thread(_turns, chat)
-        return {"turns": turns, **_revealed(battle)}
-
-    @router.post("/battle/{battle_id}/ask")
-    async def ask(
-        battle_id: str,
-        request: Request,
-        text: Annotated[str, Form(max_length=200_000)],
-        files: Annotated[list[UploadFile] | None, File()] = None,
-    ) -> dict[str, str]:
-        """Asks both a further question."""
-        refuse_other_sites(request)
-        battle, chat = await battles.find(battle_id, reader_of(request))
-        if battle.winner is not None:
-            raise ConflictError("This battle has its vote: begin a new one.")
-        await battles.ask(chat, text, files or [])
-        return {"battle": battle.id}
-
-    @router.get("/battle/{battle_id}/stream")
-    async def stream(battle_id: str, request: Request) -> Response:
-        """The answers to the last question, as they are written."""
-        _, chat = await battles.find(battle_id, reader_of(request))
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(
-            battles.events(chat), media_type="text/event-stream", headers=headers
-        )
-
-    @router.post("/battle/{battle_id}/vote")
-    async def vote(battle_id: str, verdict: Verdict, request: Request) -> dict[str, object]:
-        """Takes the vote, and says who was who."""
-        refuse_other_sites(request)
-        battle, chat = await battles.find(battle_id, reader_of(request))
-        return _revealed(await battles.vote(battle, chat, verdict))
-
-    return router
-
-
-def _revealed(battle: Battle) -> dict[str, object]:
-    """Who was who; nothing before the vote."""
-    if battle.winner is None:
-        return {}
-    return {
-        "winner": battle.winner.value,
-        "left": battle.left,
-        "right": battle.right,
-        "chat": battle.conversation_id,
-    }
-
-
 def _last(chat: Conversation) -> list[Answer]:
     return list(chat.turns[-1].answers.values()) if chat.turns else []
-
-
-class _Side(NamedTuple):
-    """What may be known of an answer before the vote: its text, and whether it goes on."""
-
-    text: str
-    state: AnswerState
-    is_over: bool
-
-    def shown(self) -> dict[str, str | bool]:
-        """For the browser. Takes milliseconds where the text is long."""
-        return {"html": rendered(self.text), "state": self.state.value, "over": self.is_over}
-
-
-def _sides(turn: Turn | None) -> tuple[_Side, ...]:
-    answers = [None if turn is None else turn.answers.get(lane) for lane in (_LEFT, _RIGHT)]
-    return tuple(
-        _Side("", AnswerState.WAITING, True)
-        if answer is None
-        else _Side(answer.text, answer.state, answer.has_ended)
-        for answer in answers
-    )
-
-
-async def _frames(run: Run) -> AsyncGenerator[bytes]:
-    """An event each tenth of a second in which something has changed; fewer of long texts."""
-    shown: tuple[_Side, ...] | None = None
-    pause = _SECONDS_BETWEEN_EVENTS
-    while True:
-        sides, is_over = _sides(run.conversation.turns[-1]), run.is_over
-        if sides != shown:
-            shown = sides
-            began = time.monotonic()
-            event = await _event(sides)
-            pause = max(_SECONDS_BETWEEN_EVENTS, _PAUSES * (time.monotonic() - began))
-            yield event
-        if is_over:
-            return
-        if sides == _sides(run.conversation.turns[-1]):  # nothing came while it was sent
-            await run.wait_for_change()
-        await asyncio.sleep(pause)
-
-
-async def _event(sides: Sequence[_Side]) -> bytes:
-    shown = await asyncio.to_thread(lambda: [side.shown() for side in sides])
-    return f"data: {json.dumps(shown, ensure_ascii=False)}\n\n".encode()
-
-
-def _turns(chat: Conversation) -> list[dict[str, object]]:
-    """Everything that a tab shows. Takes milliseconds where texts are long."""
-    return [
-        {
-            "text": turn.text,
-            "images": [image.digest for image in turn.images],
-            "sides": [side.shown() for side in _sides(turn)],
-        }
-        for turn in chat.turns
-    ]
 
 
 def _tags(chat: Conversation) -> list[str]:

@@ -15,30 +15,12 @@ import httpx
 from pydantic import ValidationError
 
 from controller.protocol.chat import ChatCompletionChunk
-from controller.protocol.errors import ErrorBody
 from controller.protocol.fleet import DrainReply, DrainRequest, FleetView
 from controller.protocol.preview import Preview
 from controller.protocol.sse import Decoder
+from webui.controller_error import ControllerError, error_of_body
 
 _CONNECT_SECONDS = 5.0
-
-
-class ControllerError(Exception):
-    """The controller could not be asked, or answered with an error.
-
-    Args:
-        message: what happened and what to do.
-        code: the error's code (``worker_lost``, ``queue_full``, ...), or ``unreachable``.
-        retry_after_seconds: when a second try may succeed, if the controller said so.
-    """
-
-    def __init__(
-        self, message: str, *, code: str, retry_after_seconds: float | None = None
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
 
 
 class ControllerClient:
@@ -150,7 +132,7 @@ class ControllerClient:
                 async for piece in response.content.iter_any():
                     for event in decoder.feed(piece):
                         if event.is_error:
-                            raise _error_of_body(event.data, *_origin(response))
+                            raise error_of_body(event.data, *_origin(response))
                         if event.is_done:
                             return
                         yield _chunk(event.data)
@@ -215,7 +197,7 @@ class ControllerClient:
             except aiohttp.ClientError as exc:
                 raise self._unreachable(exc) from exc
             if refusal is not None:
-                raise _error_of_body(refusal, *_origin(response))
+                raise error_of_body(refusal, *_origin(response))
             yield response
         finally:
             if response is not None:
@@ -278,23 +260,4 @@ def _origin(response: aiohttp.ClientResponse) -> tuple[int, str, Mapping[str, st
 
 def _error_of(response: httpx.Response) -> ControllerError:
     address = str(response.url)
-    return _error_of_body(response.text, response.status_code, address, response.headers)
-
-
-def _error_of_body(
-    text: str, status: int, address: str, headers: Mapping[str, str]
-) -> ControllerError:
-    try:
-        detail = ErrorBody.model_validate_json(text).error
-    except ValidationError:
-        return ControllerError(
-            f"HTTP {status} from {address}, without an explanation: "
-            f"{text[:200] or 'an empty body'}",
-            code=f"http_{status}",
-        )
-    retry_after = headers.get("retry-after", "")
-    return ControllerError(
-        detail.message,
-        code=detail.code or detail.type,
-        retry_after_seconds=float(retry_after) if retry_after.isdigit() else None,
-    )
+    return error_of_body(response.text, response.status_code, address, response.headers)

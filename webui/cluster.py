@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controller.protocol.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from controller.protocol.fleet import FleetView, ModelCard, WorkerLoad, WorkerState, WorkerView
-from webui.client import ControllerClient, ControllerError
+from webui.client import ControllerClient
+from webui.controller_error import ControllerError
 from webui.document import document, reader_of, refuse_other_sites
 from webui.figures import size
 from webui.language import Words

@@ -1,21 +1,20 @@
-"""What the Compare page does: opens, asks, streams, stops, and follows the fleet.
+"""What the Compare page does: opens, asks, streams and stops.
 
 One stage event puts the question into the conversation, then one generator streams all columns:
 several generators on one trigger would run one after another in the browser. What the small buttons
-do is in `webui.acts`, what is shown in `webui.view`.
+do is in `webui.acts`, what columns hold in `webui.arranging`, what is shown in `webui.view`.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from webui.acts import Acts, Pressed, read_act
 from webui.answer import Answer
+from webui.arranging import Result, apply_settings, is_own
 from webui.conversation import Conversation
 from webui.deep_link import DeepLink
 from webui.gallery import Gallery
@@ -24,15 +23,13 @@ from webui.language import language_of
 from webui.moderation import Moderate
 from webui.page import Component, Page, Tab
 from webui.person import person_of
-from webui.questions import RefusedError, read_overrides, read_question, read_sampling
+from webui.questions import RefusedError, read_question
 from webui.runs import BusyError, RunRegistry
-from webui.settings_view import settings_updates
 from webui.store import ConversationStore, StoreError
 from webui.toolkit import gr
 from webui.uploads import UploadError, UploadLimits
 from webui.view import View
 
-Result = Any  # `Updates`, or ``gr.skip()``, which has no type that a checker can see
 _REFUSALS = (RefusedError, BusyError, UploadError, StoreError)
 
 
@@ -90,14 +87,9 @@ class Compare:
         where = [page.conversation_id, page.tab]
         settings = page.settings.inputs()
         answering, everything = view.answering(), view.all()
-        heads = self._heads.outputs()
         demo.load(self.open_page, [page.tab], everything, **quick).then(
             self.follow, where, answering, **streaming
         )
-        # A browser marks every output of an event as pending and done: the heads are named only
-        # once one of them has changed.
-        page.timer.tick(self.look, where, page.news, **quick)
-        page.news.change(self.refresh, where, heads, **quick)
         page.composer.submit(
             self.ask, [*where, page.composer, *settings], everything, **quick
         ).then(self.answer, where, answering, **streaming)
@@ -109,26 +101,6 @@ class Compare:
             trigger_mode="multiple",
             **quick,
         ).then(self.answer, where, answering, **streaming)
-        for component in settings:
-            component.input(
-                self.set_settings,
-                [*where, *settings],
-                [page.settings.problem, *heads],
-                trigger_mode="always_last",
-                **quick,
-            )
-        for place, column in enumerate(page.columns):
-            column.model.input(
-                partial(self.set_model, place),
-                [*where, column.model],
-                list(dict.fromkeys([*heads, *answering, *page.settings.outputs()])),
-                # The choices change under the server's copy of the component; the name is
-                # checked by the controller anyway.
-                preprocess=False,
-                **quick,
-            )
-            column.model.focus(partial(self.open_list, place), [page.tab], None, **quick)
-            column.model.blur(partial(self.close_list, place), [page.tab], None, **quick)
 
     async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
@@ -159,7 +131,7 @@ class Compare:
             updates |= self._view.composed(tab, composed, is_answering=is_answering)
         if notice:
             updates |= self._view.notice(notice)
-        elif not _is_own(conversation, tab):
+        elif not is_own(conversation, tab):
             updates |= self._view.notice(
                 tab.words(
                     "This chat is somebody else's and can only be read. Send a question to go on "
@@ -167,53 +139,6 @@ class Compare:
                 )
             )
         return updates
-
-    async def look(self, conversation_id: str, tab: Tab) -> Result:
-        """Once a second or so: whether the fleet has changed since this tab was told."""
-        conversation = await self._store.get(conversation_id)
-        if conversation is None or not self._heads.have_news(conversation, tab):
-            return gr.skip()
-        return secrets.token_hex(8)
-
-    async def refresh(self, conversation_id: str, tab: Tab) -> Result:
-        """What has changed in the fleet since this tab was told."""
-        conversation = await self._store.get(conversation_id)
-        if conversation is None:
-            return gr.skip()
-        return self._heads.updates(conversation, tab) or gr.skip()
-
-    async def open_list(self, place: int, tab: Tab) -> None:
-        """Notes that the list of models of a column may be open: it must not lose a choice."""
-        tab.open_lists.add(place)
-
-    async def close_list(self, place: int, tab: Tab) -> None:
-        """From now on the list may lose the choices whose models are gone."""
-        tab.open_lists.discard(place)
-
-    async def set_model(self, place: int, conversation_id: str, tab: Tab, name: object) -> Result:
-        """Gives a column another model, from its next answer on."""
-        conversation = await self._store.get(conversation_id)
-        if conversation is None or not isinstance(name, str) or not name:
-            return gr.skip()
-        if _is_own(conversation, tab):
-            conversation.column_at(place).model = name
-            conversation.is_arranged = True
-            await self._store.put(conversation)
-        updates = self._heads.updates(conversation, tab)
-        updates |= settings_updates(self._page.settings, conversation, tab)
-        return updates | self._view.column(conversation, place, tab)
-
-    async def set_settings(self, conversation_id: str, tab: Tab, *values: object) -> Result:
-        """Keeps the settings as they are typed; a wrong one is named in the panel."""
-        conversation = await self._store.get(conversation_id)
-        if conversation is None or not _is_own(conversation, tab):
-            return gr.skip()
-        try:
-            _apply_settings(conversation, tab, values)
-        except RefusedError as exc:
-            return self._view.settings_problem(str(exc))
-        await self._store.put(conversation)
-        return self._view.settings_problem("") | self._heads.updates(conversation, tab)
 
     async def act(
         self,
@@ -232,12 +157,12 @@ class Compare:
             return await self._new_chat(conversation, tab)
         if act.act == "example":
             return self._pick_example(act.value, tab, conversation)
-        is_own = _is_own(conversation, tab)
+        is_theirs = is_own(conversation, tab)
         pressed = Pressed(act, conversation, tab, composed or {})
         try:
-            if is_own and act.act in ("retry", "continue", "sees"):
-                _apply_settings(conversation, tab, values)  # what is typed may be on its way
-            updates = await self._acts.perform(pressed, is_own=is_own)
+            if is_theirs and act.act in ("retry", "continue", "sees"):
+                apply_settings(conversation, tab, values)  # what is typed may be on its way
+            updates = await self._acts.perform(pressed, is_own=is_theirs)
         except _REFUSALS as exc:
             return self._view.notice(tab.words.message(str(exc)))
         return updates or gr.skip()
@@ -263,11 +188,11 @@ class Compare:
                 )
             elif tab.editing is not None:
                 conversation = conversation.branched(tab.editing)
-            elif not _is_own(conversation, tab):
+            elif not is_own(conversation, tab):
                 conversation = conversation.branched(len(conversation.turns))
             is_branch = conversation.id != conversation_id
             conversation.owner = tab.person
-            _apply_settings(conversation, tab, values)
+            apply_settings(conversation, tab, values)
             turn = await read_question(
                 composed, conversation, self._limits, problem=self._heads.problem
             )
@@ -335,7 +260,7 @@ class Compare:
         if conversation is None:
             return gr.skip()
         if run is not None:
-            if _is_own(conversation, tab):
+            if is_own(conversation, tab):
                 run.stop_all()
             return gr.skip()
         # Nothing runs, whatever this tab believes: it may have missed the end.
@@ -344,7 +269,7 @@ class Compare:
     async def _new_chat(self, old: Conversation, tab: Tab) -> Updates:
         """An empty conversation over the same columns; what still runs is stopped."""
         run = self._runs.get(old.id)
-        if run is not None and _is_own(old, tab):
+        if run is not None and is_own(old, tab):
             run.stop_all()
         conversation = old.continued()
         conversation.owner = tab.person
@@ -367,25 +292,6 @@ class Compare:
         is_answering = self._runs.get(conversation.id) is not None
         composed = self._view.composed(tab, content, is_answering=is_answering)
         return composed | self._view.notice("")
-
-
-def _apply_settings(conversation: Conversation, tab: Tab, values: tuple[object, ...]) -> None:
-    """Takes over what the panel holds: for the chat, or for the column that it is about.
-
-    Raises:
-        RefusedError: a value is wrong.
-    """
-    same_seed, sequential, *fields = values
-    conversation.is_same_seed = bool(same_seed)
-    conversation.is_sequential = bool(sequential)
-    if tab.scope is None:
-        conversation.sampling = read_sampling(fields)
-    else:
-        conversation.columns[tab.scope].overrides = read_overrides(fields)
-
-
-def _is_own(conversation: Conversation, tab: Tab) -> bool:
-    return conversation.owner == tab.person
 
 
 def _open_answers(conversation: Conversation) -> list[Answer]:

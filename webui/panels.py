@@ -9,7 +9,8 @@ from html import escape
 
 from controller.protocol.preview import Preview
 from webui.answer import Answer
-from webui.client import ControllerClient, ControllerError
+from webui.client import ControllerClient
+from webui.controller_error import ControllerError
 from webui.conversation import Conversation, Turn, UploadedImage
 from webui.feedback_view import feedback_html
 from webui.language import Words

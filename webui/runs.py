@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
 
 from webui.answer import Answer, AskedModel
-from webui.client import ControllerClient, ControllerError
+from webui.client import ControllerClient
+from webui.controller_error import ControllerError
 from webui.conversation import Conversation
 from webui.requests import DataUris, body_of, build_request, images_of, read_data_uris
 from webui.sampler import Sample

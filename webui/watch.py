@@ -10,7 +10,8 @@ from dataclasses import replace
 from controller.protocol.fleet import FleetView
 from webui.answer import AskedModel
 from webui.catalogue import Catalogue, catalogue_of
-from webui.client import ControllerClient, ControllerError
+from webui.client import ControllerClient
+from webui.controller_error import ControllerError
 
 _log = logging.getLogger(__name__)
 
