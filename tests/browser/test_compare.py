@@ -119,7 +119,7 @@ def test_a_closed_tab_ends_its_answers(
     compare: ComparePage, page: Page, fake: FakeController
 ) -> None:
     for model in fake.models.values():
-        model.is_held = True
+        model.answer, model.pieces_per_second = LONG, 10
     compare.ask("Go on and on")
     for column in compare.columns:
         column.expect_state("streaming")
