@@ -319,7 +319,12 @@ def test_a_killed_supervisor_leaves_no_worker_on_any_node(cluster, up, write_fle
     path = write_fleet(["--grandchild"])
     port = int(re.search(r"controller: {port: (\d+)}", path.read_text())[1])
     fleet = up(path)
-    fleet.wait_for_line("Paragone is ready: w0", within=START_SECONDS)
+    # Where the actor's process takes long to start, it is said to wait first.
+    eventually(
+        lambda: re.search("w0 is ready|ready: w0", fleet.output),
+        within=START_SECONDS,
+        what="w0 is ready",
+    )
     # The actor's own process can be lost too, without its node: Ray starts it again.
     worker = psutil.Process(next(pid for pid in processes_of(port) if _is_worker(pid)))
     cluster.kill_an_actor()
