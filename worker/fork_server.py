@@ -6,7 +6,8 @@ workers with the same environment has them forked from this process: each is a p
 
 Requests come on standard input, a socket of whole messages (`controller.protocol.forking`); its end
 ends this process. It never loads a checkpoint, computes nothing, makes no thread and touches no
-GPU: nothing of those would survive a fork.
+GPU: nothing of those would survive a fork. (OpenBLAS makes threads when it is loaded, and ends them
+before each fork by handlers of its own; nothing is forked while there are others.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import Quantisation
@@ -27,6 +29,9 @@ from controller.protocol.forking import MAX_REQUEST_BYTES, ForkReply, ForkReques
 from worker.forked import STOP_SIGNALS, Manners, Run, live
 from worker.process_title import set_title
 from worker.settings import ENV_PREFIX, WorkerSettings
+
+# What the process between a fork server and a worker ends with where a fork would lose threads.
+_HAS_THREADS = 255
 
 Prepare = Callable[[Sequence[str], Mapping[str, str]], None]
 
@@ -72,14 +77,16 @@ def _fork(
     """Forks twice: a process whose parent ends goes to the supervisor, which adopts orphans.
 
     Raises:
-        OSError: there is no room for another process.
+        OSError: there is no room for another process, or threads run in this one.
     """
     gc.freeze()  # pages that the collector does not write to stay shared
     between = os.fork()
     if between == 0:
         parent, code = os.getpid(), errno.ENOMEM
         try:
-            if os.fork():
+            if _num_threads(os.getppid()) > 1:  # after handlers of the fork
+                code = _HAS_THREADS
+            elif os.fork():
                 code = 0
             else:
                 control.close()
@@ -92,8 +99,14 @@ def _fork(
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         raise OSError(f"what was to fork it was killed by signal {-code}")
+    if code == _HAS_THREADS:
+        raise OSError("a library that was imported runs threads, which a fork would lose")
     if code > 0:
         raise OSError(code, os.strerror(code))
+
+
+def _num_threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 def import_for(args: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from tests.demo_fleet import DemoFleet
@@ -208,6 +211,36 @@ def test_a_killed_worker_leaves_the_list_and_comes_back_while_others_go_on(
     finally:
         load.stop()
     assert load.failures == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux adopts orphans")
+def test_workers_are_forked_from_one_process_and_answer_on_when_that_is_killed(
+    demo_fleet: DemoFleet,
+) -> None:
+    victim = "demo-llava-zh"
+    old = demo_fleet.pids
+    server = _fork_server_of(demo_fleet)
+    assert server is not None
+    for name in demo_fleet.models:
+        # The system shows the environment that a process was started with: the fork server's.
+        assert "PARAGONE_WORKER_LOG_FORMAT" not in psutil.Process(old[name]).environ()
+    server.kill()
+    for name, url in demo_fleet.worker_urls.items():
+        assert post(url, name).status_code == 200
+    os.kill(old[victim], signal.SIGKILL)
+    demo_fleet.wait_for_process(victim, other_than=old[victim])
+    demo_fleet.wait_until_complete()
+    assert post(demo_fleet.worker_urls[victim], victim).status_code == 200
+    assert _fork_server_of(demo_fleet) not in {None, server}
+    assert {**demo_fleet.pids, victim: 0} == {**old, victim: 0}, "nobody else was started again"
+
+
+def _fork_server_of(fleet: DemoFleet) -> psutil.Process | None:
+    for child in psutil.Process(fleet.supervisor_pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "worker.fork_server" in child.cmdline():
+                return child
+    return None
 
 
 def test_without_a_controller_workers_answer_and_the_list_is_back_after_it(

@@ -56,9 +56,9 @@ class Server:
 
 
 @asynccontextmanager
-async def running(modules: str = "") -> AsyncIterator[Server]:
+async def running(modules: str = "", **more: str) -> AsyncIterator[Server]:
     # Unbuffered, as fleets start them.
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **more}
     with ProcessGroups() as groups:
         server = await ForkServer.start(
             env=env, on_line=print, groups=groups, command=(*COMMAND, modules, ROOM)
@@ -162,6 +162,21 @@ print(torch.get_num_threads(), started if started < {threads} or {threads} == 1 
     assert server.said == ["1 1", "3 enough"]
 
 
+async def test_nothing_is_forked_while_the_fork_server_runs_threads(tmp_path: Path):
+    (tmp_path / "threaded.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
+    )
+    async with running("threaded", PYTHONPATH=str(tmp_path)) as server:
+        with pytest.raises(ForkServerError, match="runs threads"):
+            await server.run("pass")
+
+
+async def test_threads_that_a_library_ends_before_a_fork_are_no_obstacle():
+    code = "import numpy; ones = numpy.ones((500, 500)); assert (ones @ ones)[0, 0] == 500"
+    async with running("numpy", OMP_NUM_THREADS="2") as server:
+        assert await (await server.run(code)).wait() == 0
+
+
 async def test_what_it_left_behind_is_killed_and_no_zombie():
     code = "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid)"
     async with running() as server:
@@ -195,6 +210,7 @@ async def test_a_fork_server_that_is_killed_before_it_answers_is_an_error():
 
 async def test_nothing_is_left_of_a_process_that_nobody_waits_for_any_more():
     async with running() as server:
+        others = _children()  # the fork server, the guard, and what other tests have
         os.kill(server.server.pid, signal.SIGSTOP)
         asking = asyncio.create_task(server.run("import time; time.sleep(1000)"))
         for _ in range(10):  # until it has asked
@@ -205,7 +221,7 @@ async def test_nothing_is_left_of_a_process_that_nobody_waits_for_any_more():
         os.kill(server.server.pid, signal.SIGCONT)
         # Those after it are forked after it.
         assert await (await server.run("pass")).wait() == 0
-        await until(lambda: _children() == {server.server.pid, *_guards()})
+        await until(lambda: _children() <= others)
 
 
 async def test_more_than_fits_into_the_socket_waits_for_its_turn():
@@ -243,11 +259,3 @@ def test_a_process_whose_supervisor_has_gone_ends_before_it_begins(tmp_path: Pat
 
 def _children() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
-
-
-def _guards() -> set[int]:
-    return {
-        child.pid
-        for child in psutil.Process().children()
-        if "controller.fleet.guard" in child.cmdline()
-    }

@@ -16,9 +16,11 @@ from tests.fleet.conftest import FAKE
 from tests.fleet.running import RunningFleet, eventually, is_running
 from tests.ports import free_ports
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux adopts orphans"
-)
+pytestmark = [
+    pytest.mark.fleet,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux adopts orphans"),
+]
 
 QUICK = "restart: {first_delay_seconds: 0.05, max_failed_starts: 3}\nstop_grace_seconds: 60\n"
 
