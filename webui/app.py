@@ -41,6 +41,7 @@ from webui.routes import chat_routes
 from webui.runs import RunRegistry
 from webui.settings import WebSettings
 from webui.store import Bounds, ConversationStore
+from webui.streams import Streams
 from webui.toolkit import gr
 from webui.uploads import UploadLimits
 from webui.view import View
@@ -210,6 +211,7 @@ class WebApp:
                 page,
                 view=view,
                 acts=acts,
+                streams=Streams(view=view, store=self.store, runs=self.runs),
                 store=self.store,
                 runs=self.runs,
                 heads=heads,

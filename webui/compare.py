@@ -1,19 +1,17 @@
-"""What the Compare page does: opens, asks, streams and stops.
+"""What the Compare page does: opens, and asks.
 
-One stage event puts the question into the conversation, then one generator streams all columns:
-several generators on one trigger would run one after another in the browser. What the small buttons
-do is in `webui.acts`, what columns hold in `webui.arranging`, what is shown in `webui.view`.
+One stage event puts the question into the conversation, then one generator streams all columns
+(`webui.streams`): several generators on one trigger would run one after another in a browser. What
+the small buttons do is in `webui.acts`, what columns hold in `webui.arranging`, what is shown in
+`webui.view`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from webui.acts import Acts, Pressed, read_act
-from webui.answer import Answer
 from webui.arranging import Result, apply_settings, is_own
 from webui.conversation import Conversation
 from webui.deep_link import DeepLink
@@ -26,6 +24,7 @@ from webui.person import person_of
 from webui.questions import RefusedError, read_question
 from webui.runs import BusyError, RunRegistry
 from webui.store import ConversationStore, StoreError
+from webui.streams import Streams, open_answers
 from webui.toolkit import gr
 from webui.uploads import UploadError, UploadLimits
 from webui.view import View
@@ -40,6 +39,7 @@ class Compare:
         page: the components.
         view: what tabs show.
         acts: what the small buttons do.
+        streams: of the answers.
         store: where conversations are kept.
         runs: the questions under way.
         heads: of the columns; they follow the fleet.
@@ -55,6 +55,7 @@ class Compare:
         *,
         view: View,
         acts: Acts,
+        streams: Streams,
         store: ConversationStore,
         runs: RunRegistry,
         heads: Heads,
@@ -66,6 +67,7 @@ class Compare:
         self._page = page
         self._view = view
         self._acts = acts
+        self._streams = streams
         self._store = store
         self._runs = runs
         self._heads = heads
@@ -76,7 +78,7 @@ class Compare:
 
     def connect(self, demo: Component) -> None:
         """Ties the handlers to the components' events; call it inside ``gr.Blocks``."""
-        page, view = self._page, self._view
+        page, view, streams = self._page, self._view, self._streams
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         streaming = {
             "show_progress": "hidden",
@@ -88,19 +90,19 @@ class Compare:
         settings = page.settings.inputs()
         answering, everything = view.answering(), view.all()
         demo.load(self.open_page, [page.tab], everything, **quick).then(
-            self.follow, where, answering, **streaming
+            streams.follow, where, answering, **streaming
         )
         page.composer.submit(
             self.ask, [*where, page.composer, *settings], everything, **quick
-        ).then(self.answer, where, answering, **streaming)
-        page.composer.stop(self.stop_all, where, answering, **quick)
+        ).then(streams.answer, where, answering, **streaming)
+        page.composer.stop(streams.stop_all, where, answering, **quick)
         page.act.change(
             self.act,
             [*where, page.act, page.composer, *settings],
             everything,
             trigger_mode="multiple",
             **quick,
-        ).then(self.answer, where, answering, **streaming)
+        ).then(streams.answer, where, answering, **streaming)
 
     async def open_page(self, tab: Tab, request: gr.Request) -> Updates:
         """Shows the conversation that the address names, or a new one."""
@@ -199,7 +201,7 @@ class Compare:
             await self._moderate(turn)
             self._runs.check_free(conversation.id)
             turn.images = await self._store.keep_images(turn.images)
-            for answer in _open_answers(conversation):
+            for answer in open_answers(conversation):
                 answer.stop()  # asked by a tab that was closed before its stream began
             conversation.turns.append(turn)
             conversation.is_arranged = True
@@ -211,60 +213,6 @@ class Compare:
             updates |= self._view.identity(conversation, tab)
             updates |= self._heads.updates(conversation, tab)
         return updates | self._view.asked(conversation, tab)
-
-    async def answer(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
-        """Streams what is open of the last question. Closing it hangs up on every worker."""
-        conversation = await self._store.get(conversation_id)
-        is_followed = self._runs.get(conversation_id) is not None
-        if conversation is None or is_followed or not _open_answers(conversation):
-            yield gr.skip()
-            return
-        try:
-            async with (
-                self._runs.open(conversation) as run,
-                aclosing(self._view.frames(run, tab)) as frames,
-            ):
-                async for updates in frames:
-                    if tab.conversation_id != conversation_id:
-                        break  # a new chat has begun in this tab; leaving ends the run
-                    yield updates
-        except BusyError as exc:
-            # Another tab, or others, were faster between the question and now.
-            if self._runs.get(conversation_id) is not None:
-                yield gr.skip()
-                return
-            for answer in _open_answers(conversation):
-                answer.fail(str(exc), code="busy")
-            await self._store.put(conversation)
-        is_shown = tab.conversation_id == conversation_id
-        yield self._view.ended(conversation, tab) if is_shown else gr.skip()
-
-    async def follow(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
-        """Shows a run that another tab, or this one before it was reloaded, has started."""
-        run = self._runs.get(conversation_id)
-        if run is None:
-            yield gr.skip()
-            return
-        async with aclosing(self._view.frames(run, tab)) as frames:
-            async for updates in frames:
-                if tab.conversation_id != conversation_id:
-                    break
-                yield updates
-        is_shown = tab.conversation_id == conversation_id
-        yield self._view.ended(run.conversation, tab) if is_shown else gr.skip()
-
-    async def stop_all(self, conversation_id: str, tab: Tab) -> Result:
-        """Stops every column."""
-        run = self._runs.get(conversation_id)
-        conversation = await self._store.get(conversation_id)
-        if conversation is None:
-            return gr.skip()
-        if run is not None:
-            if is_own(conversation, tab):
-                run.stop_all()
-            return gr.skip()
-        # Nothing runs, whatever this tab believes: it may have missed the end.
-        return self._view.ended(conversation, tab)
 
     async def _new_chat(self, old: Conversation, tab: Tab) -> Updates:
         """An empty conversation over the same columns; what still runs is stopped."""
@@ -292,11 +240,3 @@ class Compare:
         is_answering = self._runs.get(conversation.id) is not None
         composed = self._view.composed(tab, content, is_answering=is_answering)
         return composed | self._view.notice("")
-
-
-def _open_answers(conversation: Conversation) -> list[Answer]:
-    """The answers to the last turn that have no end yet."""
-    if not conversation.turns:
-        return []
-    answers = conversation.turns[-1].answers.values()
-    return [answer for answer in answers if not answer.has_ended]
