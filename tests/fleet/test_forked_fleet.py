@@ -14,6 +14,7 @@ import pytest
 import worker
 from tests.fleet.conftest import FAKE
 from tests.fleet.running import RunningFleet, eventually, is_running
+from tests.fleet.test_cli import paragone
 from tests.ports import free_ports
 
 pytestmark = [
@@ -172,6 +173,32 @@ def test_nothing_is_left_when_the_supervisor_is_killed(start: Start):
     fleet.kill()
     eventually(lambda: not fleet.survivors(), what="every process is gone")
     eventually(lambda: not is_running(server), what="the fork server is gone")
+
+
+def test_forked_workers_are_scaled_changed_read_and_stopped_like_others(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    monkeypatch.setenv("PARAGONE_STATE_DIR", str(state))
+    fleet = start([], ["--say", "I am w1"])
+    fleet.wait_for_line("Paragone is ready: w0, w1")
+    before, server = fleet.pids, fork_server_of(fleet)
+    assert "I am w1" in paragone("logs", "w1").stdout
+    result = paragone("scale", "w0=2")
+    assert "started: w0#2; left alone: controller, w0, w1" in result.stdout, result.stderr
+    fleet.wait_for_line("Paragone is ready: w0, w0#2, w1")
+    assert fleet.output.count("started forked with") == 3
+    path = tmp_path / "fleet.yaml"
+    path.write_text(path.read_text().replace("I am w1", "I am changed"))
+    result = paragone("up", str(path))
+    assert "restarted: w1; stopped: w0#2; left alone: controller, w0" in result.stdout
+    fleet.wait_for_line("I am changed")
+    assert fleet.pids["w0"] == before["w0"]
+    assert fork_server_of(fleet) == server
+    assert paragone("down").returncode == 0
+    assert fleet.survivors() == set()
+    assert server is None or not is_running(server)
 
 
 def test_where_the_fork_server_cannot_import_workers_start_by_themselves(start: Start):
