@@ -37,7 +37,7 @@ def legacy_fact_routes(lifecycle: Lifecycle, *, body_limits: BodyLimits) -> APIR
     async def read(request: Request, kind: type[MessageT]) -> MessageT:
         return parse_request(await read_body(request, body_limits), kind)
 
-    @router.post("/worker_get_status")
+    @router.post("/worker_get_status", response_model_exclude_none=True)
     async def get_status() -> LegacyStatus:
         """What a legacy controller asks; an answer other than 200 takes this worker off its list.
 
