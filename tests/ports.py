@@ -10,8 +10,8 @@ import socket
 # Below those that the system gives away: no connection or server of another test can take one
 # before its process does. Each process of a parallel run draws from a part of its own.
 _FIRST = 22_000
-_PART = 2_500
-_PARTS = 4
+_PART = 1_250
+_PARTS = 8
 # A fleet's replicas have the ports behind their worker's.
 _STEP = 4
 
