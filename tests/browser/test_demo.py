@@ -75,7 +75,7 @@ def test_stop_in_mid_answer_ends_the_generation_in_the_workers(
     for turn in range(30):
         before = _figures(demo_fleet, "request_aborted_total")
         demo.ask("Tell me a very long story about everything you know.")
-        page.wait_for_function(_ANSWERS_COME, arg=turn, timeout=SECONDS * 1000)
+        eventually(lambda n=turn: page.evaluate(_ANSWERS_COME, n), what="an answer begins")
         with contextlib.suppress(NotInTimeError):  # all have ended, and the button is gone
             demo.stop_all.click(timeout=2000)
         expect(demo.send).to_be_visible(timeout=SECONDS * 1000)

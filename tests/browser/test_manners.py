@@ -111,7 +111,8 @@ def test_axe_finds_nothing_serious(
 
 def _expect_no_serious_finding(page: Page) -> None:
     # Colours between two states are nobody's.
-    page.wait_for_function("document.getAnimations().every((each) => each.playState !== 'running')")
+    still = "document.getAnimations().every((each) => each.playState !== 'running')"
+    eventually(lambda: page.evaluate(still), what="nothing moves")
     findings = Axe().run(page).response["violations"]
     serious = [
         f"{finding['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"

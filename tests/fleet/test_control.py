@@ -172,7 +172,7 @@ def test_nothing_is_left_of_a_fleet_that_was_stopped_nor_of_one_that_was_killed(
 
 def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_path):
     environ = {"PARAGONE_STATE_DIR": str(tmp_path / "state")}
-    inside, most, refused = [0], [0], [0]
+    inside, most = [0], [0]
     together = threading.Barrier(4)
 
     def hold_often() -> None:
@@ -188,7 +188,7 @@ def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_
                     time.sleep(0.001)
                     inside[0] -= 1
             except AlreadyRunningError:
-                refused[0] += 1
+                pass
 
     threads = [threading.Thread(target=hold_often) for _ in range(4)]
     for thread in threads:
@@ -196,7 +196,6 @@ def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_
     for thread in threads:
         thread.join()
     assert most == [1]
-    assert refused[0] > 0, "they came at once"
     assert list((tmp_path / "state").iterdir()) == []
 
 
