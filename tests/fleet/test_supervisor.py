@@ -185,6 +185,7 @@ def test_a_killed_guard_is_replaced_and_still_knows_every_process(start_fleet):
     before = fleet.pids
     guard = _guard_of(fleet.supervisor_pid)
     os.kill(guard, signal.SIGKILL)
+    eventually(lambda: not is_running(guard), what="the guard is gone")
     os.kill(before["w0"], signal.SIGKILL)  # the next announcement finds the guard gone
     fleet.wait_for_line("w0 is back")
     assert _guard_of(fleet.supervisor_pid) != guard
