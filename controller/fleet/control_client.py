@@ -54,7 +54,8 @@ def ask(fleet: StateDir, request: Request, *, on_line: Callable[[str], None]) ->
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             connection.connect(str(fleet.socket))
-            connection.sendall(request.model_dump_json().encode() + b"\n")
+            # What is left at its default is left out: supervisors of before may not know its name.
+            connection.sendall(request.model_dump_json(exclude_defaults=True).encode() + b"\n")
         except OSError as exc:
             raise ControlError(
                 f"the supervisor of {fleet.fleet_file} does not answer ({exc.strerror}): it is "

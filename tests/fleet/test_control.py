@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from controller.fleet.control import Request
+from controller.fleet.control_client import ask
 from controller.fleet.state_dir import (
     AlreadyRunningError,
     StateDirError,
@@ -50,6 +53,27 @@ def test_down_now_does_not_wait_for_the_grace(start_fleet):
     assert fleet.pids
     assert paragone("down", "--now").returncode == 0
     assert fleet.survivors() == set()
+
+
+def test_a_supervisor_that_was_started_before_an_upgrade_is_asked_in_words_that_it_knows(tmp_path):
+    state = state_dir_of(tmp_path / "fleet.yaml", os.environ)
+    state.socket.parent.mkdir(parents=True, exist_ok=True)
+    asked = []
+
+    def answer():
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as lines:
+            asked.append(json.loads(lines.readline()))
+            connection.sendall(b'{"kind":"done","text":"so be it"}\n')
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(state.socket))
+        listening.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert ask(state, Request(command="stop"), on_line=asked.append) == "so be it"
+        thread.join()
+    assert asked == [{"command": "stop"}]
 
 
 def test_without_a_running_fleet_it_is_said_what_to_do(tmp_path):
