@@ -18,6 +18,7 @@ from controller.fleet.fleet_file import FleetFileError
 from controller.fleet.log_book import LogBook
 from controller.fleet.place import PlaceError
 from controller.fleet.section import Section
+from controller.fleet.state_dir import STATE_VARIABLE, StateDirError
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +87,14 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> ControlServer:
+        """Listens.
+
+        Raises:
+            StateDirError: there can be no socket at the path.
+        """
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listening.bind(str(self._path))
+            _bind(listening, self._path)
             self._path.chmod(0o600)
             self._server = await asyncio.start_unix_server(
                 self._accept, sock=listening, limit=MAX_LINE_BYTES
@@ -179,6 +185,17 @@ class ControlServer:
                     await _send(writer, _log_line(name, line, prefixed=prefixed))
             finally:
                 gone.cancel()
+
+
+def _bind(listening: socket.socket, path: Path) -> None:
+    try:
+        listening.bind(str(path))
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise StateDirError(
+            f"{path} cannot be a socket ({reason}); name another folder, of a short path, in "
+            f"{STATE_VARIABLE}"
+        ) from exc
 
 
 def _log_line(name: str, line: str, *, prefixed: bool) -> Reply:

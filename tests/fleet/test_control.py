@@ -223,6 +223,17 @@ def test_many_that_start_and_end_at_once_never_hold_one_fleet_file_together(tmp_
     assert list((tmp_path / "state").iterdir()) == []
 
 
+def test_a_folder_whose_path_is_too_long_for_a_socket_is_named_with_the_way_out(
+    start_fleet, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PARAGONE_STATE_DIR", str(tmp_path / ("x" * 100)))
+    fleet = start_fleet([])
+    assert fleet.wait() == 1
+    assert "control.sock cannot be a socket (AF_UNIX path too long)" in fleet.output
+    assert "of a short path, in PARAGONE_STATE_DIR" in fleet.output
+    assert "Traceback" not in fleet.output
+
+
 def test_a_folder_that_others_can_write_is_refused(tmp_path):
     (tmp_path / "open").mkdir(mode=0o777)
     (tmp_path / "open").chmod(0o777)

@@ -107,7 +107,11 @@ def test_forked_workers_are_children_with_their_own_names_and_log_lines(start: S
     assert not is_running(server)
 
 
-def test_a_worker_with_its_own_thread_count_gets_it_in_a_process_of_its_own(start: Start):
+def test_a_worker_with_its_own_thread_count_gets_it_in_a_process_of_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # they would be for all workers
+        monkeypatch.delenv(name, raising=False)
     fleet = start([], [], [], more=", threads: 7")
     fleet.wait_for_line("Paragone is ready: w0, w1, w2")
     assert "w0         | started by itself with 7 threads" in fleet.output
@@ -176,10 +180,13 @@ def test_nothing_is_left_when_the_supervisor_is_killed(start: Start):
 
 
 def test_forked_workers_are_scaled_changed_read_and_stopped_like_others(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
+    state = tmp_path_factory.mktemp("state")  # a short path, as sockets want it
+    state.chmod(0o700)
     monkeypatch.setenv("PARAGONE_STATE_DIR", str(state))
     fleet = start([], ["--say", "I am w1"])
     fleet.wait_for_line("Paragone is ready: w0, w1")

@@ -222,19 +222,19 @@ def _table(tensor: torch.Tensor) -> torch.Tensor:
 def _places(lengths: Sequence[int], window: int | None, layout: _Layout) -> _Places:
     """For rows of so many tokens, of which they see all or the last so many."""
     starts = [0 if window is None else max(0, length - window) for length in lengths]
-    counts = torch.tensor(lengths) - torch.tensor(starts)  # (rows,): keys of each query
+    counts = [length - start for length, start in zip(lengths, starts, strict=True)]
     rows, heads = len(lengths), layout.heads
-    most = int(counts.max())
+    most, total = max(counts), heads * sum(counts)
     slots = torch.arange(rows * layout.kv_heads).view(rows, layout.kv_heads) * layout.length
     firsts = slots.repeat_interleave(heads // layout.kv_heads, dim=1)
     firsts = (firsts + torch.tensor(starts)[:, None]).view(-1)  # (rows * heads,)
-    each = counts.repeat_interleave(heads)
+    each = torch.tensor(counts).repeat_interleave(heads)  # keys of each query
     bounds = torch.zeros(rows * heads + 1, dtype=torch.long)
     torch.cumsum(each, 0, out=bounds[1:])
-    total = int(bounds[-1])
-    within = torch.arange(total) - bounds[:-1].repeat_interleave(each)
-    columns = firsts.repeat_interleave(each).add_(within)
-    flat = (torch.arange(rows * heads) * most).repeat_interleave(each).add_(within)
+    within = torch.arange(total) - bounds[:-1].repeat_interleave(each, output_size=total)
+    columns = firsts.repeat_interleave(each, output_size=total).add_(within)
+    places = torch.arange(rows * heads) * most
+    flat = places.repeat_interleave(each, output_size=total).add_(within)
     products = _sparse(
         bounds.int(), columns.int(), (rows * heads, rows * layout.kv_heads * layout.length)
     )
