@@ -5,9 +5,9 @@ from __future__ import annotations
 # Between two tokens of the running streams, this many decode steps' time may go to prompts: their
 # tokens then come at a third of their pace at worst,
 SHARE = 2.0
-# or so many seconds apart, which is twice as fast as people read: fast streams have time to give,
+# or so many seconds apart, which is faster than people read: fast streams have time to give,
 # and prompts cost less in larger parts.
-FLUENT_SECONDS = 0.08
+FLUENT_SECONDS = 0.12
 # Less would make a long prompt take forever, and costs almost as much as this.
 LEAST_TOKENS = 64
 # What is read at once while nobody waits for a next token; bounds the activations' memory.
