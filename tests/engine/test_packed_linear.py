@@ -10,7 +10,7 @@ from tests.checkpoint.tiny_models import save
 from worker.checkpoint.load import load_checkpoint
 from worker.checkpoint.lora import AdapterSet, LoraPair
 from worker.checkpoint.spec import LoadSpec
-from worker.engine import packed_linear
+from worker.engine import processor
 from worker.engine.packed_linear import OneDnnLinear, can_pack, pack_linear_layers
 
 needs_onednn = pytest.mark.skipif(
@@ -88,7 +88,7 @@ def test_adapters_lie_beside_packed_layers_as_beside_others():
 
 
 def test_other_machines_keep_their_weights(monkeypatch):
-    monkeypatch.setattr(packed_linear.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(processor.platform, "machine", lambda: "arm64")
     model = Tiny()
     assert pack_linear_layers(model) == 0
     assert type(model.inner) is nn.Linear

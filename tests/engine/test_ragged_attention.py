@@ -1,7 +1,5 @@
 """Rows that read their own keys say what masked rows say, and read nothing else."""
 
-import platform
-
 import pytest
 import torch
 import transformers
@@ -17,12 +15,11 @@ from tests.engine.test_slot_model import GREEDY, LLAVA, LORA, NF4, read
 from tests.engine.test_transformers_model import loaded
 from worker.checkpoint.prompt import PreparedPrompt
 from worker.engine.engine_prompt import EnginePrompt
+from worker.engine.processor import is_x86
 from worker.engine.ragged_attention import RaggedAttention
 from worker.engine.slot_model import SlotModel
 
-pytestmark = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64"), reason="rows are masked on this machine"
-)
+pytestmark = pytest.mark.skipif(not is_x86(), reason="rows are masked on this machine")
 TINY = transformers.LlamaConfig(
     hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=64
 )

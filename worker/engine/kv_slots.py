@@ -41,9 +41,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
         self.positions: torch.Tensor | None = None  # (rows,): where the new tokens go
         self.span = 0  # how much of the rows is attended to
 
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+    def lazy_initialization(
+        self,
+        key_states: torch.Tensor,  # noqa: ARG002 - transformers'
+        value_states: torch.Tensor,  # noqa: ARG002
+    ) -> None:
         """Rows are stored before they are stepped, so there is nothing to begin with."""
-        raise NotImplementedError("rows come from KVSlots.store")
+        raise RuntimeError("rows come from KVSlots.store")
 
     def update(
         self,

@@ -8,16 +8,14 @@ same two operators.
 
 from __future__ import annotations
 
-import platform
-
 import torch
 from torch import nn
 
 from worker.checkpoint.plan import Part, part_of
+from worker.engine.processor import is_x86
 
 # What the layout is chosen for: the rows of a decode step. Others go through it as well.
 _ROWS = 16
-_MACHINES = frozenset({"x86_64", "amd64"})
 
 
 class OneDnnLinear(nn.Linear):
@@ -38,7 +36,7 @@ class OneDnnLinear(nn.Linear):
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether this machine multiplies packed weights of a dtype faster."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if platform.machine().lower() not in _MACHINES or not has_onednn:
+    if not is_x86() or not has_onednn:
         return False
     if dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001

@@ -11,7 +11,6 @@ transformers finds it by its name, in the table that is there for this.
 
 from __future__ import annotations
 
-import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +23,9 @@ from torch.nn.functional import embedding_bag
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from worker.engine.processor import is_x86
+
 _NAME = "paragone_ragged"
-_MACHINES = frozenset({"x86_64", "amd64"})  # where it was measured
 # A single row is its own span, and too little work for so many calls.
 _LEAST_ROWS = 2
 _MOST_PLACES = 2**31 - 1  # that an int32 can name
@@ -109,8 +109,7 @@ class RaggedAttention:
     ) -> None:
         self._window = window
         self._configs: Sequence[Any] = ()
-        is_cpu = device.type == "cpu" and platform.machine().lower() in _MACHINES
-        if is_cpu and not is_recorded:
+        if device.type == "cpu" and is_x86() and not is_recorded:
             # Modules may have copies of the config, several of them one together.
             owned = [getattr(module, "config", None) for module in model.modules()]
             found = {id(own): own for own in owned if _is_alike(own, config)}
