@@ -85,6 +85,7 @@ class Supervisor:
         # By address; the controller's word, so that a model shown as ready is one it routes to.
         self._statuses: dict[str, WorkerStatus] = {}
         self._is_announced = False
+        self._is_anything_missing = False
         self._believed = Believed()
 
     @property
@@ -164,6 +165,7 @@ class Supervisor:
             return Changes(stopped=sorted(old))
         self._kept = [staying.get(plan.name) or self._begin(plan) for plan in plans]
         self._is_announced = False
+        self._is_anything_missing = False
         new = {plan.name for plan in plans} - staying.keys()
         changes = Changes(
             started=sorted(new - old),
@@ -225,7 +227,7 @@ class Supervisor:
                 if self._is_hopeless():
                     self._stop.set()
                     return
-                if not self._is_announced and all(self._is_settled(k) for k in self._keepers):
+                if self._has_news():
                     self._announce()
                 self._console.status(self._board())
                 await asyncio.sleep(_POLL_SECONDS)
@@ -299,8 +301,17 @@ class Supervisor:
             return True
         return False
 
+    def _has_news(self) -> bool:
+        """Whether the start is over, or what was missing at its end is there now."""
+        if not all(self._is_settled(k) for k in self._keepers):
+            return False
+        return not self._is_announced or (
+            self._is_anything_missing and not any(map(self._failure, self._keepers))
+        )
+
     def _announce(self) -> None:
         self._is_announced = True
+        self._is_anything_missing = any(map(self._failure, self._keepers))
         ready = [k.plan.name for k in self._workers() if self._failure(k) is None]
         lines = [f"Paragone is ready: {', '.join(ready)}" if ready else "No model is ready"]
         for keeper in self._keepers:

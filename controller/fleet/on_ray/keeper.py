@@ -18,7 +18,7 @@ from controller.fleet.restart import ProcessState, RestartRule
 
 # Unplaced for longer than this, a worker is said to wait, and for what. Until its process has
 # started, what is kept for it there is not free either, and that is nothing to wait for.
-_PLACING_SECONDS: Final = 8.0
+_PLACING_SECONDS: Final = 15.0
 
 # How often it is looked for what a worker waits for.
 _LOOK_SECONDS: Final = 2.0
