@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol in fewer steps, for what our clients send and our servers answer.
 
-What is plain goes the short way: a path without escapes, HTTP/1.1, a whole response in one piece.
+What is plain goes the short way: a path without escapes, a whole response in one piece.
 Everything else goes uvicorn's way. The difference is a third of what uvicorn costs, and a relayed
 request is little more than that.
 """
@@ -73,10 +73,7 @@ class Cycle(RequestResponseCycle):
     def _can_wait(self, start: Message) -> bool:
         if self.response_started or self.scope["method"] == "HEAD" or self.access_log:
             return False
-        for name, _ in start.get("headers", ()):  # noqa: SIM110  # a generator costs more
-            if name == b"content-length":
-                return True
-        return False
+        return _names_length(start)
 
     def _head(self, start: Message) -> bytes | None:
         """The head's bytes; None where there is more to it."""
@@ -107,6 +104,48 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
 
+class OldCycle(Cycle):
+    """Likewise for a client of HTTP/1.0, which knows no chunks.
+
+    A body whose length is not known ends with its connection.
+    """
+
+    _ends_with_connection = False  # the head was sent, and no length with it
+
+    def send(self, message: Message) -> Awaitable[None]:  # type: ignore[override]  # as above
+        """Sends a part of the response."""
+        if self._ends_with_connection:
+            return self._send_piece(message)
+        if message["type"] == "http.response.start" and not _names_length(message):
+            return self._send_head(message)
+        return super().send(message)
+
+    async def _send_head(self, message: Message) -> None:
+        self.chunked_encoding = False  # what uvicorn has not to choose any more
+        await RequestResponseCycle.send(self, message)  # type: ignore[arg-type]  # as above
+        self._ends_with_connection = self.response_started
+
+    async def _send_piece(self, message: Message) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.scope["method"] != "HEAD":
+            self.transport.write(message.get("body", b""))
+        if not message.get("more_body", False):
+            self.response_complete = True
+            self.message_event.set()
+            self.transport.close()
+            self.on_response()
+
+
+def _names_length(start: Message) -> bool:
+    for name, _ in start.get("headers", ()):  # noqa: SIM110  # a generator costs more
+        if name == b"content-length":
+            return True
+    return False
+
+
 class HttpServerProtocol(HeadGuard):
     """One client's connection."""
 
@@ -126,7 +165,9 @@ class HttpServerProtocol(HeadGuard):
         """The head is whole: the application may begin."""
         parser = self.parser
         plain = _PLAIN_URL.fullmatch(self.url)
-        if plain is None or parser.should_upgrade() or parser.get_http_version() != "1.1":
+        version = parser.get_http_version()
+        is_old = version == "1.0"
+        if plain is None or parser.should_upgrade() or not (is_old or version == "1.1"):
             super().on_headers_complete()
             return
         self._is_in_head = False
@@ -135,7 +176,9 @@ class HttpServerProtocol(HeadGuard):
         scope["path"] = plain[1].decode("ascii")
         scope["raw_path"] = plain[1]
         scope["query_string"] = plain[2] or b""
-        cycle = self.cycle = Cycle(
+        if is_old:
+            scope["http_version"] = version
+        cycle = self.cycle = (OldCycle if is_old else Cycle)(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -145,7 +188,7 @@ class HttpServerProtocol(HeadGuard):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=parser.should_keep_alive(),
+            keep_alive=not is_old and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
         scope["extensions"] = {CLIENT: cycle}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -14,17 +15,47 @@ from starlette.types import ASGIApp
 from controller.chassis.http_server import HttpServerProtocol
 from controller.chassis.settings import ProcessSettings
 
+# Of uvicorn, those with which `http_server` was tested: it takes the place of methods that are
+# uvicorn's own. As in pyproject.toml.
+UVICORN_FROM = (0, 48)
+UVICORN_BELOW = (0, 55)
+
 
 class ListenError(Exception):
     """The address cannot be listened on; the message says why and what to do."""
+
+
+class UvicornVersionError(ListenError):
+    """The installed uvicorn is not one that this server was built on."""
+
+
+def check_uvicorn(version: str) -> None:
+    """Refuses a uvicorn whose insides may be others: each request would fail, and say not why.
+
+    Raises:
+        UvicornVersionError: it is older or newer than those that are known.
+    """
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if not UVICORN_FROM <= found < UVICORN_BELOW:
+        wanted = f"uvicorn>={_dotted(UVICORN_FROM)},<{_dotted(UVICORN_BELOW)}"
+        raise UvicornVersionError(
+            f"uvicorn {version} is installed, which this version of Paragone does not know: "
+            f"pip install '{wanted}'"
+        )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket, so that a taken port is known before anything slow starts.
 
     Raises:
-        ListenError: the port is taken, or the address is not this machine's.
+        ListenError: the port is taken, the address is not this machine's, or the installed uvicorn
+            is none that could serve there.
     """
+    check_uvicorn(importlib.metadata.version("uvicorn"))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,12 +121,13 @@ class Server(uvicorn.Server):
 
 def serve(server: Server, sock: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM, and returns when open responses have ended. Blocks."""
-    # uvicorn raises the signal once more after a clean stop; the default would make the process
-    # look killed, where a supervisor wants to see that it drained.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, _already_stopped)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn's own handlers are there a moment later, and a stop that comes before is one too.
+    # They raise the signal once more after a clean stop: the default would make the process look
+    # killed then, where a supervisor wants to see that it drained.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
     server.run(sockets=[sock])
-
-
-def _already_stopped(_signal: int, _frame: FrameType | None) -> None:
-    """The signal has been acted upon."""

@@ -44,12 +44,14 @@ class App:
             return
         length = len(body) + (path == "/wrong-length")
         headers = [(b"content-length", str(length).encode())]
-        if path == "/two-heads":
+        if path.startswith("/unknown-length"):
+            headers.clear()
+        if path.endswith("/two-heads"):
             headers.append((b"x-a", b"b\r\nx-c: d"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if path == "/no-body":
             return
-        if path == "/pieces":
+        if path in ("/pieces", "/unknown-length"):
             await send({"type": "http.response.body", "body": body[:2], "more_body": True})
             body = body[2:]
         await send({"type": "http.response.body", "body": body})
@@ -135,6 +137,32 @@ async def test_a_client_that_wants_one_answer_gets_it_and_the_end(version: str, 
         said = await asyncio.wait_for(reader.read(), 60)
         assert b"connection: close" in said
         assert said.endswith(b"/a")
+
+
+@pytest.mark.parametrize("more", ["", "connection: keep-alive\r\n"])
+async def test_a_client_of_http_1_0_gets_no_chunks_and_the_end_of_the_connection(more: str) -> None:
+    async with serving(App()) as (reader, writer):
+        writer.write(request("/unknown-length", version="1.0", more=more))
+        said = await asyncio.wait_for(reader.read(), 60)
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert b"connection: close" in head
+        assert body == b"/unknown-length"
+
+
+async def test_a_client_of_http_1_0_that_asks_for_the_head_gets_the_head_alone() -> None:
+    async with serving(App()) as (reader, writer):
+        writer.write(request("/unknown-length", version="1.0").replace(b"GET", b"HEAD"))
+        said = await asyncio.wait_for(reader.read(), 60)
+        assert said.startswith(b"HTTP/1.1 200")
+        assert said.endswith(b"\r\n\r\n")
+
+
+async def test_a_broken_answer_to_a_client_of_http_1_0_ends_the_connection() -> None:
+    async with serving(App()) as (reader, writer):
+        writer.write(request("/unknown-length/two-heads", version="1.0"))
+        said = await asyncio.wait_for(reader.read(), 60)
+        assert b"x-c" not in said
 
 
 async def test_a_kept_connection_is_closed_once_nothing_comes_for_a_while(
