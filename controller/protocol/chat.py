@@ -36,7 +36,7 @@ class ImageUrl(Message):
     """Where the image is: a ``data:`` URI, or an address that the worker may fetch."""
 
     url: str
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: str | None = None  # OpenAI's hint how closely to look; it makes no difference here
 
 
 class ImagePart(Message):

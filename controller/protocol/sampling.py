@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from controller.protocol.message import Message
 
@@ -73,11 +73,11 @@ ResponseFormat = Annotated[
 class StreamOptions(Message):
     """Options that only streams have."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class SamplingFields(Message):
-    """Absent sampling values mean the checkpoint's own defaults."""
+    """Absent sampling values mean the checkpoint's own defaults; null is the same as absent."""
 
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -101,6 +101,14 @@ class SamplingFields(Message):
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     user: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        """OpenAI's schema has null for what a client leaves open, and many clients write it."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
     @property
     def token_limit(self) -> int | None:
         """The most tokens the answer may have; None means as many as fit."""
@@ -116,4 +124,4 @@ class SamplingFields(Message):
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with a usage chunk."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.protocol.chat import FinishReason
 from controller.protocol.errors import (
+    BadRequestError,
     ConflictError,
     DeviceLostError,
     DrainingError,
@@ -194,6 +195,35 @@ async def test_an_adapter_comes_between_two_steps_and_goes_with_its_last_answer(
         assert model.freed == [("zh", 1)] or model.freed == [("zh", 0)]
         await engine.load_adapter("zh", "/zh")
         assert model.threads == {"model", "prepare"}
+
+
+async def test_an_adapter_is_freed_once_where_its_last_answers_end_together():
+    model = FakeBatchModel(answer=lambda p: "x" * 500, gate=threading.Event())
+    async with running(model) as engine:
+        await engine.load_adapter("zh", "/zh")
+        asked = [replace(ask(f"question {i}"), model="zh") for i in range(4)]
+        answers = [asyncio.create_task(text_of(engine, each)) for each in asked]
+        await until(lambda: engine.stats().running == 4)
+        await engine.unload_adapter("zh")
+        for answer in answers:
+            answer.cancel()
+        await asyncio.gather(*answers, return_exceptions=True)
+        model.gate.set()
+        await until(lambda: not engine._retiring and not engine._retirements)
+        assert model.freed == [("zh", 0)]
+
+
+async def test_of_two_adapters_of_one_name_that_come_at_once_one_is_taken():
+    model = FakeBatchModel()
+    async with running(model) as engine:
+        loads = [engine.load_adapter("zh", "/zh") for _ in range(2)]
+        first, second = await asyncio.gather(*loads, return_exceptions=True)
+        assert first.name == "zh"
+        assert isinstance(second, ConflictError)
+        assert model.adapters == ["zh"]
+        with pytest.raises(BadRequestError):
+            await engine.load_adapter("en", "/bad")
+        await engine.load_adapter("en", "/en")  # the name of one that failed is free
 
 
 async def test_too_little_memory_fails_the_newest_row_alone():

@@ -85,6 +85,34 @@ def test_a_model_of_pure_chance_keeps_to_the_schema(kind, seed, min_tokens):
     check_answer(made.decode(tokens, skip_special_tokens=True))
 
 
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+def test_a_model_that_likes_blanks_best_still_comes_to_the_end_of_its_json(kind):
+    made = tokenizer(kind)
+    makes = factory(kind, len(made))
+    held = makes.sampler(SamplingParams(temperature=0.0, json_schema=json.dumps(SCHEMA)), ())
+    blanks = [not made.decode([each]).strip(" \n\t\r") for each in range(len(made))]
+    # Then whatever ends a text or a number soonest.
+    closing = [any(mark in made.decode([each]) for mark in '",:}') for each in range(len(made))]
+    logits = 2.0 * torch.tensor([blanks]) + torch.tensor([closing])
+    batch, tokens = SamplingBatch(), []
+    while not tokens or tokens[-1] != made.eos_token_id:
+        (token,) = batch.sample([held], logits)
+        tokens.append(int(token))
+        assert len(tokens) < 250
+    check_answer(made.decode(tokens, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("indent", [None, 1, 2, 4, "\t"])
+def test_json_may_be_written_on_one_line_or_indented(indent):
+    made = tokenizer("bytes")
+    text = json.dumps({"colour": "red", "sides": 4, "small": True}, indent=indent)
+    held = factory("bytes", len(made)).sampler(SamplingParams(json_schema=json.dumps(SCHEMA)), ())
+    for token in [*made.encode(text, add_special_tokens=False), made.eos_token_id]:
+        held.accept(token)
+        assert held.constraint.error is None
+    assert held.constraint.is_complete
+
+
 def test_rows_of_different_tokenizers_are_held_together():
     chance = torch.Generator().manual_seed(0)
     kinds = ("bytes", "sentencepiece")

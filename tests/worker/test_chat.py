@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from controller.protocol import sse
-from controller.protocol.chat import ChatCompletionChunk
+from controller.protocol.chat import ChatCompletionChunk, ChatCompletionRequest
+from controller.protocol.completions import CompletionRequest
 from controller.protocol.errors import OutOfMemoryError
 from controller.protocol.fleet import LoadProgress
 from tests.engine.fake_model import FakeModel
@@ -225,6 +226,32 @@ async def test_a_body_that_is_no_object_is_a_400(body):
         reply = await running.client.post("/v1/chat/completions", content=body, headers=JSON)
     assert reply.status_code == 400
     assert "JSON" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["chat/completions", "completions"])
+async def test_null_is_the_same_as_a_field_that_is_left_out(route):
+    """Clients that are made from OpenAI's schema write it for all that nobody has set."""
+    fields = ChatCompletionRequest if route == "chat/completions" else CompletionRequest
+    asked = {**question(), "prompt": "hello"}
+    nulls = dict.fromkeys(fields.model_fields.keys() - asked.keys())
+    async with running_worker() as running:
+        plain = await running.client.post(f"/v1/{route}", json=asked)
+        reply = await running.client.post(f"/v1/{route}", json={**nulls, **asked})
+        stream = {"stream": True, "stream_options": {"include_usage": None}}
+        streamed = await running.client.post(f"/v1/{route}", json={**nulls, **asked, **stream})
+    assert reply.status_code == plain.status_code == 200
+    assert reply.json()["usage"] == plain.json()["usage"]
+    assert streamed.status_code == 200
+    assert "usage" not in streamed.text
+
+
+@pytest.mark.parametrize("detail", [None, "auto", "original"])
+async def test_a_hint_how_closely_to_look_is_taken_and_makes_no_difference(detail):
+    part = image_part(picture())
+    part["image_url"]["detail"] = detail
+    async with running_worker() as running:
+        reply = await running.ask(content=[part])
+    assert reply.status_code == 200
 
 
 async def test_unknown_fields_are_ignored():
@@ -523,6 +550,13 @@ async def test_logprobs_stand_beside_the_text_whole_and_streamed():
     assert [each.token for each in told[0].top_logprobs] == ["?", "Y"]
     assert [token.token for token in streamed] == [token.token for token in told]
     assert without.choices[0].logprobs is None
+
+
+async def test_an_answer_without_a_token_has_an_empty_list_of_logprobs():
+    async with running_worker(FakeModel(answer=lambda _: "")) as running:
+        choice = (await running.ask(logprobs=True)).json()["choices"][0]
+    assert choice["message"]["content"] == ""
+    assert choice["logprobs"] == {"content": []}
 
 
 async def test_what_of_the_request_ended_an_answer_is_told():

@@ -136,7 +136,9 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._preparing_thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._closed = False
-        self._retiring: dict[str, Callable[[], None]] = {}  # dismissed adapters in use, by name
+        self._arriving: set[str] = set()  # adapters that are being read
+        # Dismissed adapters that are not free yet, by name; None while one is being freed.
+        self._retiring: dict[str, Callable[[], None] | None] = {}
         self._retirements: set[asyncio.Task[None]] = set()
         self._previews = 0  # that are being made
         self._is_lost = False
@@ -219,17 +221,22 @@ class QueuedEngine(ABC, Generic[PreparedT]):
 
     async def load_adapter(self, name: str, path: str) -> ModelCard:
         """See `Engine.load_adapter`."""
-        if name in self._retiring or any(card.name == name for card in self.models):
+        taken = {card.name for card in self.models} | self._retiring.keys() | self._arriving
+        if name in taken:
             raise ConflictError(
-                f"{name!r} is served here, or its last answers are still being made; choose "
-                "another name, or unload it first",
+                f"{name!r} is served here, is being loaded, or its last answers are still being "
+                "made; choose another name, or unload it first",
                 param="lora_name",
             )
-        loop = asyncio.get_running_loop()
-        put = await loop.run_in_executor(
-            self._preparing_thread, self._served.read_adapter, name, path
-        )
-        return await self._on_model_thread(put)
+        self._arriving.add(name)
+        try:
+            loop = asyncio.get_running_loop()
+            put = await loop.run_in_executor(
+                self._preparing_thread, self._served.read_adapter, name, path
+            )
+            return await self._on_model_thread(put)
+        finally:
+            self._arriving.remove(name)
 
     async def unload_adapter(self, name: str) -> None:
         """See `Engine.unload_adapter`."""
@@ -241,9 +248,13 @@ class QueuedEngine(ABC, Generic[PreparedT]):
         if any(job.request.model == name for job in self._jobs.values()):
             return  # the last of them comes here again
         free = self._retiring.get(name)
-        if free is not None:
+        if free is None:
+            return  # answers that ended in the same step come here one after another
+        self._retiring[name] = None
+        try:
             await self._on_model_thread(free)
-            self._retiring.pop(name, None)
+        finally:
+            del self._retiring[name]
 
     def _on_model_thread(self, errand: Callable[[], T]) -> asyncio.Future[T]:
         """Runs something between answers, or between their steps."""

@@ -20,8 +20,9 @@ from controller.protocol.errors import BadRequestError, ParagoneError, Unsupport
 
 # Compiled schemas that are kept for the next request; a few kB each.
 REMEMBERED_SCHEMAS = 64
-# Models that have nothing to say fill a JSON document with blanks for ever, where they may.
-WHITESPACE = r"[ \n\r\t]{0,32}"
+# As `json.dumps` writes it, on one line or indented. Where any blanks may come, models that were
+# not trained for JSON fill it with them until their tokens are used up.
+WHITESPACE = r"( |\n[ \t]{0,16})?"
 _FIELD = "response_format"
 
 

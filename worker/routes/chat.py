@@ -77,9 +77,8 @@ def chat_routes(
                 )
                 for each in sampling
             ]
-            return await answering.answer(
-                served.engine, asked, chat, ChatFormat(chat.model), request_id
-            )
+            written = ChatFormat(chat.model, tells_tokens=logprobs is not None)
+            return await answering.answer(served.engine, asked, chat, written, request_id)
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     return router
@@ -98,10 +97,16 @@ def _logprobs(chat: ChatCompletionRequest) -> int | None:
 
 
 class ChatFormat:
-    """Chat completions; see `worker.routes.answering.Format`."""
+    """Chat completions; see `worker.routes.answering.Format`.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        model: who answers.
+        tells_tokens: whether the tokens' probabilities were asked for.
+    """
+
+    def __init__(self, model: str, *, tells_tokens: bool) -> None:
         self._model = model
+        self._tells_tokens = tells_tokens
         self._id = "chatcmpl-" + uuid.uuid4().hex
         self._created = int(time.time())
         self._has_begun: set[int] = set()
@@ -112,7 +117,7 @@ class ChatFormat:
             ChunkChoice(
                 index=index,
                 delta=self._delta(index, delta.text),
-                logprobs=_told(delta.tokens),
+                logprobs=_told(delta.tokens) if delta.tokens else None,
             )
         )
 
@@ -142,7 +147,8 @@ class ChatFormat:
                 Choice(
                     index=index,
                     message=AnswerMessage(content=each.text),
-                    logprobs=_told(each.tokens),
+                    # Whoever asked goes through the list, so that it is there without tokens too.
+                    logprobs=_told(each.tokens) if self._tells_tokens else None,
                     finish_reason=each.finished.reason,
                     stop_reason=each.finished.stop_reason,
                 )
@@ -175,10 +181,8 @@ class ChatFormat:
         )
 
 
-def _told(tokens: Sequence[engine.ShownToken]) -> ChoiceLogprobs | None:
-    """The probabilities of a text's tokens, where they were asked for."""
-    if not tokens:
-        return None
+def _told(tokens: Sequence[engine.ShownToken]) -> ChoiceLogprobs:
+    """The probabilities of a text's tokens."""
     return ChoiceLogprobs(
         content=[
             TokenLogprob(
