@@ -86,7 +86,7 @@ class LocalSource:
             arrived=arrived,
             timeout_seconds=asked.timeout,
         )
-        chunks = ChatFormat(asked.model)
+        chunks = ChatFormat(asked.model, tells_tokens=False)
         async with aclosing(self._engine.generate(request)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
