@@ -64,6 +64,7 @@ class FakeModel:
     steps: int = 0
     open_answers: int = 0
     threads: set[str] = field(default_factory=set)
+    rests: list[int] = field(default_factory=list)  # steps before each
     adapters: list[str] = field(default_factory=list)  # names besides the first
     freed: list[tuple[str, int]] = field(default_factory=list)  # and open answers then
 
@@ -227,6 +228,10 @@ class FakeBatchModel(FakeModel):
         freed, self.caches = self.caches > 0, 0
         self.most_rows += freed
         return freed
+
+    def rest(self) -> None:
+        self.threads.add(threading.current_thread().name.rsplit("_", 1)[0])
+        self.rests.append(len(self.batches))
 
     def close(self, row: FakeRow) -> None:
         self.open_answers -= 1

@@ -362,3 +362,21 @@ def test_whatever_comes_each_request_has_one_end(
         assert max(model.batches, default=0) <= min(capacity, most_rows)
 
     asyncio.run(main())
+
+
+async def test_memory_that_waits_for_the_next_answer_is_given_back_once_none_has_come(monkeypatch):
+    monkeypatch.setattr("worker.engine.batched.REST_SECONDS", 0.5)
+    model = FakeBatchModel()
+    async with running(model) as engine:
+        for _ in range(3):
+            await text_of(engine, ask("hello"))
+        assert model.rests == [], "each came before the other's memory was given back"
+        await until(lambda: model.rests)
+        await asyncio.sleep(1)
+        assert model.rests == [len(model.batches)], "once"
+        await text_of(engine, ask("hello"))
+        await until(lambda: len(model.rests) == 2)
+        await text_of(engine, ask("hello"))
+    await asyncio.sleep(0.8)
+    assert len(model.rests) == 2, "an engine that is closed rests for good"
+    assert model.threads == {"model", "prepare"}

@@ -213,6 +213,7 @@ def test_what_cannot_be_recorded_is_said_once_and_goes_on_as_it_comes(caplog):
         "off: operation not permitted when stream is capturing"
     ]
     model.close(row)
+    model.rest()
     assert model.kv_reserved_tokens == 0
 
 

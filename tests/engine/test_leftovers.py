@@ -101,6 +101,7 @@ async def test_a_thousand_requests_given_up_at_random_leave_nothing():
         assert engine._errands.empty()
         assert model._slots == []
         assert model._reading_tokens == 0
+        model.rest()
         assert model.kv_reserved_tokens == 0
         stats = model.cache_stats()
         assert stats.kv_used_tokens == model._prefixes.tokens <= PREFIX_TOKENS

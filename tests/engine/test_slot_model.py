@@ -80,6 +80,7 @@ def run(model, arrivals, sampling=GREEDY):
                 answers[index].append(token)
         leave(model, rows, answers)
         step += 1
+    model.rest()
     assert model.kv_reserved_tokens == 0
     return [answers[index] for index in range(len(arrivals))]
 
@@ -275,7 +276,11 @@ def test_memory_grows_with_what_rows_hold_and_is_given_back():
     model.prefill(second, 4_096)
     assert model.kv_reserved_tokens > one
     model.close(first)
+    model.rest()  # nothing is to be given back while there are rows
+    assert model.kv_reserved_tokens > one
     model.close(second)
+    assert model.kv_reserved_tokens > one, "the next answer has its memory at once"
+    model.rest()
     assert model.kv_reserved_tokens == 0
 
 
@@ -292,6 +297,7 @@ def test_on_a_cpu_rows_have_room_to_grow_in_that_takes_memory_only_when_it_is_us
     assert model._kv.layers[0].keys.data_ptr() == place
     for row in rows:
         model.close(row)
+    model.rest()
     assert model.kv_reserved_tokens == 0
 
 

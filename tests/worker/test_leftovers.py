@@ -113,6 +113,7 @@ async def test_clients_that_hang_up_at_random_leave_nothing():
         assert engine.stats().waiting == 0
         assert model._slots == []
         assert model._reading_tokens == 0
+        model.rest()
         assert model.kv_reserved_tokens == 0
         assert model.cache_stats().image_bytes <= 200_000
         assert threads() == others

@@ -91,6 +91,10 @@ class BatchModel(ServedModel[PreparedT], Protocol[PreparedT, RowT]):
         """Gives up what is kept for requests to come; whether there was anything."""
         ...
 
+    def rest(self) -> None:
+        """Gives back memory that only waits for rows to come; none came for a while."""
+        ...
+
     def close(self, row: RowT) -> None:
         """Frees what the row holds. Never fails."""
         ...

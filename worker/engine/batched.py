@@ -15,6 +15,10 @@ from worker.engine.protocol import CacheStats, TextDelta
 from worker.engine.queued import QueuedEngine, T
 from worker.engine.scheduler import Scheduler
 
+# After this long without a request, memory that waits for the next one is given back: longer than
+# it takes to read an answer and to ask on.
+REST_SECONDS = 30.0
+
 
 class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
     """An `Engine` that decodes up to ``capacity`` answers together.
@@ -47,9 +51,12 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
         self._batch = Batch(model, begin=self._answer, clock=clock)  # the model's thread's
         self._inbox: SimpleQueue[Job[PreparedT]] = SimpleQueue()
         self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._is_stepping = False  # the loop's thread's
+        self._is_stepping = False  # the loop's thread's, as is what follows
+        self._has_worked = False  # since it last rested
+        self._resting: asyncio.TimerHandle | None = None
 
     def _start(self, job: Job[PreparedT]) -> None:
+        self._has_worked = True
         self._inbox.put(job)
         if not self._is_stepping:
             self._wake()
@@ -74,16 +81,34 @@ class BatchedEngine(QueuedEngine[PreparedT], Generic[PreparedT, RowT]):
 
     def _wake(self) -> None:
         self._is_stepping = True
+        self._stay_awake()
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._model_thread, self._work, loop)
-        future.add_done_callback(self._rest)
+        future.add_done_callback(self._pause)
 
-    def _rest(self, done: asyncio.Future[None]) -> None:
+    def _pause(self, done: asyncio.Future[None]) -> None:
         """The batch was empty; but a job may have come in since it was looked at."""
         done.result()
         self._is_stepping = False
         if not (self._inbox.empty() and self._errands.empty()):
             self._wake()
+        elif self._has_worked and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._resting = loop.call_later(REST_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        self._has_worked = False
+        self._on_model_thread(self._batched.rest)
+
+    def _stay_awake(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    async def aclose(self) -> None:
+        """See `QueuedEngine.aclose`."""
+        self._stay_awake()
+        await super().aclose()
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the model's thread: steps until no row is left."""

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 from transformers import AttentionInterface
@@ -220,24 +221,27 @@ def _table(tensor: torch.Tensor) -> torch.Tensor:
 
 def _places(lengths: Sequence[int], window: int | None, layout: _Layout) -> _Places:
     """For rows of so many tokens, of which they see all or the last so many."""
+    # By numpy, which makes small arrays in a third of the time; it is done anew for each step.
     starts = [0 if window is None else max(0, length - window) for length in lengths]
     counts = [length - start for length, start in zip(lengths, starts, strict=True)]
     rows, heads = len(lengths), layout.heads
     most, total = max(counts), heads * sum(counts)
-    slots = torch.arange(rows * layout.kv_heads).view(rows, layout.kv_heads) * layout.length
-    firsts = slots.repeat_interleave(heads // layout.kv_heads, dim=1)
-    firsts = (firsts + torch.tensor(starts)[:, None]).view(-1)  # (rows * heads,)
-    each = torch.tensor(counts).repeat_interleave(heads)  # keys of each query
-    bounds = torch.zeros(rows * heads + 1, dtype=torch.long)
-    torch.cumsum(each, 0, out=bounds[1:])
-    within = torch.arange(total) - bounds[:-1].repeat_interleave(each, output_size=total)
-    columns = firsts.repeat_interleave(each, output_size=total).add_(within)
-    places = torch.arange(rows * heads) * most
-    flat = places.repeat_interleave(each, output_size=total).add_(within)
+    slots = np.arange(rows * layout.kv_heads).reshape(rows, layout.kv_heads) * layout.length
+    firsts = np.repeat(slots, heads // layout.kv_heads, axis=1)
+    firsts = (firsts + np.asarray(starts)[:, None]).ravel()  # (rows * heads,)
+    each = np.repeat(counts, heads)  # keys of each query
+    bounds = np.zeros(rows * heads + 1, dtype=np.int64)
+    np.cumsum(each, out=bounds[1:])
+    keys = np.arange(total)  # of all queries, one after another
+    columns = keys + np.repeat(firsts - bounds[:-1], each)
+    flat = keys + np.repeat(np.arange(rows * heads) * most - bounds[:-1], each)
     products = _sparse(
-        bounds.int(), columns.int(), (rows * heads, rows * layout.kv_heads * layout.length)
+        torch.from_numpy(bounds.astype(np.int32)),
+        torch.from_numpy(columns.astype(np.int32)),
+        (rows * heads, rows * layout.kv_heads * layout.length),
     )
-    return _Places(products, torch.full((rows * heads, most), -torch.inf), flat)
+    scores = torch.full((rows * heads, most), -torch.inf)
+    return _Places(products, scores, torch.from_numpy(flat))
 
 
 def _sparse(bounds: torch.Tensor, columns: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

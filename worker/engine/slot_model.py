@@ -228,8 +228,15 @@ class SlotModel(CheckpointModel):
         """See `BatchModel.release_caches`."""
         freed = self._prefixes.shrink_to(0) + self._images.release() + self._graphs.release()
         if not self._slots:
+            freed += self._kv.reserved_tokens
             self._kv.clear()
         return freed > 0
+
+    def rest(self) -> None:
+        """See `BatchModel.rest`."""
+        # Steps were recorded for this very memory.
+        if not self._slots and not self._graphs.is_on:
+            self._kv.clear()
 
     def release(self, checkpoint: LoadedCheckpoint) -> None:
         """See `CheckpointModel.release`."""
@@ -289,9 +296,7 @@ class SlotModel(CheckpointModel):
         self._fit_prefixes()
 
     def _keeps_memory(self) -> bool:
-        """Whether rows to come get the memory of those that left, which steps were recorded for."""
-        if not self._graphs.is_on:
-            return False
+        """Whether rows to come get the memory of those that left: taking it anew takes long."""
         return self._limit is None or 2 * self._kv.reserved_tokens <= self._limit
 
     def _stop_reading(self, row: SlotRow) -> None:
