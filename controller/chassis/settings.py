@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -28,8 +28,10 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from controller.chassis.command_line import CommandLine
 from controller.chassis.logs import LogFormat
 from controller.chassis.tls import check_certificate, client_context
+from controller.chassis.wording import cause_of
 
 
 class SettingsError(Exception):
@@ -41,8 +43,11 @@ class FlagSettings(BaseModel):
 
     A field's extra ``flags`` (``json_schema_extra={"flags": ["--worker"]}``) are further spellings
     of its flag; with the extra ``positional`` it is given without one, and shown by that name;
-    with ``repeated`` its flag may be given again, and the field is all of its values.
+    with ``repeated`` its flag may be given again, and the field is all of its values; ``expected``
+    says for people what its pattern is.
     """
+
+    help_examples: ClassVar[Sequence[str]] = ()  # command lines, which end the help
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -84,7 +89,7 @@ class FlagSettings(BaseModel):
         try:
             settings = cls.model_validate(given)
         except ValidationError as exc:
-            raise SettingsError(_explain(exc, origin)) from exc
+            raise SettingsError(_explain(exc, cls, origin)) from exc
         if print_config:
             sys.stdout.write(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
             raise SystemExit(0)
@@ -168,7 +173,8 @@ def _from_file(path: str | None) -> dict[str, Any]:
 
 
 def _build_parser(model: type[FlagSettings], program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
+        examples=model.help_examples,
         prog=program,
         description=(model.__doc__ or "").strip().splitlines()[0],
         # Only what was typed is passed on, so that file and environment can fill the rest.
@@ -229,16 +235,20 @@ def _strip_optional(annotation: object) -> object:
     return annotation
 
 
-def _explain(exc: ValidationError, origin: Mapping[str, str]) -> str:
+def _explain(exc: ValidationError, model: type[FlagSettings], origin: Mapping[str, str]) -> str:
     lines = []
     for error in exc.errors():
         key = ".".join(str(part) for part in error["loc"]) or "settings"
         source = origin.get(str(error["loc"][0])) if error["loc"] else None
         place = f"{key} (from {source})" if source else key
-        reason = error["msg"].removeprefix("Value error, ")
         if not error["loc"]:  # a rule about several settings; its message names them
-            lines.append(reason)
+            lines.append(error["msg"].removeprefix("Value error, "))
             continue
-        value = "" if error["type"] == "missing" else f", not {error['input']!r}"
-        lines.append(f"{place}: {reason}{value}")
+        lines.append(f"{place}: {cause_of(error, _expected(model, str(error['loc'][0])))}")
     return "; ".join(lines)
+
+
+def _expected(model: type[FlagSettings], name: str) -> str | None:
+    field = model.model_fields.get(name)
+    extra = field.json_schema_extra if field is not None else None
+    return str(extra["expected"]) if isinstance(extra, dict) and "expected" in extra else None

@@ -8,12 +8,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
 
 from controller.fleet.control import Request
-from controller.fleet.control_client import ControlError, ask, find_fleet
+from controller.fleet.control_client import ControlError, ask, find_fleet, look_at_fleet
 from controller.fleet.fleet_file import FleetFileError, load_fleet_file
 from controller.fleet.place import Place, PlaceError, ThisMachine
 from controller.fleet.probe import ProbeError
@@ -30,6 +30,10 @@ from controller.fleet.up import run_fleet
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+
+_DEFAULT_CONTROLLER: Final = "http://127.0.0.1:21001"
+_CONTROLLER_VARIABLE: Final = "PARAGONE_CONTROLLER_URL"
+_BY_FLAG: Final = "name with --file"
 
 
 def perform(arguments: argparse.Namespace) -> int:
@@ -114,7 +118,8 @@ def _logs(arguments: argparse.Namespace) -> int:
     request = Request(
         command="logs", name=arguments.name, follow=arguments.follow, lines=arguments.lines
     )
-    ask(find_fleet(arguments.file, os.environ), request, on_line=_say)
+    fleet = find_fleet(arguments.file, os.environ, say_which=_BY_FLAG)
+    ask(fleet, request, on_line=_say)
     return 0
 
 
@@ -124,18 +129,42 @@ def _scale(arguments: argparse.Namespace) -> int:
         _complain(f"expected NAME=NUMBER with a number from 1 on, not {arguments.name!r}")
         return EXIT_USAGE
     request = Request(command="scale", name=name, replicas=int(count))
-    _say(ask(find_fleet(arguments.file, os.environ), request, on_line=_say))
+    fleet = find_fleet(arguments.file, os.environ, say_which=_BY_FLAG)
+    _say(ask(fleet, request, on_line=_say))
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    asyncio.run(show_status(arguments.controller, as_json=arguments.json, watch=arguments.watch))
+    url, is_our_fleets = _controller(arguments)
+    asyncio.run(
+        show_status(
+            url,
+            as_json=arguments.json,
+            watch=arguments.watch,
+            troubles=_troubles if is_our_fleets else tuple,
+        )
+    )
     return 0
 
 
 def _register(arguments: argparse.Namespace) -> int:
-    asyncio.run(register_external(arguments.controller, arguments.address))
+    url, _ = _controller(arguments)
+    asyncio.run(register_external(url, arguments.address))
     return 0
+
+
+def _controller(arguments: argparse.Namespace) -> tuple[str, bool]:
+    """Which controller is meant, and whether it is that of the one fleet that runs here."""
+    named = arguments.controller or os.environ.get(_CONTROLLER_VARIABLE)
+    if named:
+        return named, False
+    look = look_at_fleet(os.environ)
+    return (look.controller_url, True) if look else (_DEFAULT_CONTROLLER, False)
+
+
+def _troubles() -> Sequence[str]:
+    look = look_at_fleet(os.environ)
+    return look.troubles if look else ()
 
 
 def _schema(_arguments: argparse.Namespace) -> int:

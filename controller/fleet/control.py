@@ -28,7 +28,7 @@ MAX_LINE_BYTES = 1 << 20
 class Request(Section):
     """What is asked of a running supervisor."""
 
-    command: Literal["apply", "stop", "scale", "logs"]
+    command: Literal["apply", "stop", "scale", "logs", "look"]
     name: str = ""  # scale, logs: the process
     replicas: int = 1  # scale
     now: bool = False  # stop: without a grace
@@ -69,6 +69,15 @@ class Commanded(Protocol):
 
     def names(self, name: str) -> list[str]:
         """The processes of a name, its replicas included; empty if there are none."""
+        ...
+
+    @property
+    def controller_url(self) -> str:
+        """Where its controller is reached."""
+        ...
+
+    def troubles(self) -> list[str]:
+        """A line for each process that does not run, and why."""
         ...
 
 
@@ -150,6 +159,10 @@ class ControlServer:
             )
         elif request.command == "scale":
             text = await self._fleet.scale(request.name, request.replicas)
+        elif request.command == "look":
+            text = self._fleet.controller_url
+            for line in self._fleet.troubles():
+                await _send(writer, Reply(kind="line", text=line))
         elif request.command == "stop":
             self._fleet.stop(now=request.now)
             await reader.read()  # until either end of the connection is gone

@@ -4,18 +4,57 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from controller.fleet.control import Reply, Request
-from controller.fleet.state_dir import StateDir, running_fleets, state_dir_of
+from controller.fleet.state_dir import StateDir, StateDirError, running_fleets, state_dir_of
+
+# Who only looks goes on without a supervisor that stands still.
+_LOOK_SECONDS: Final = 2.0
 
 
 class ControlError(Exception):
     """The supervisor refused, or none could be asked; the message says why and what to do."""
 
 
-def find_fleet(fleet_file: Path | None, environ: Mapping[str, str]) -> StateDir:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a running fleet says of itself.
+
+    Args:
+        controller_url: where its controller is reached.
+        troubles: a line for each process that does not run, and why.
+    """
+
+    controller_url: str
+    troubles: tuple[str, ...]
+
+
+def look_at_fleet(environ: Mapping[str, str]) -> Look | None:
+    """What the only fleet that this user runs says; None where there is none, or several."""
+    try:
+        running = running_fleets(environ)
+        if len(running) != 1:
+            return None
+        lines: list[str] = []
+        url = ask(running[0], Request(command="look"), on_line=lines.append, seconds=_LOOK_SECONDS)
+    # It is starting or stopping, or of before an upgrade: as if there were none.
+    except (ControlError, StateDirError, TimeoutError):
+        return None
+    return Look(url, tuple(lines)) if url else None
+
+
+def find_fleet(
+    fleet_file: Path | None, environ: Mapping[str, str], *, say_which: str = "name"
+) -> StateDir:
     """The running fleet of a file; without a file, the only one that this user runs.
+
+    Args:
+        fleet_file: the file.
+        environ: where fleets are found.
+        say_which: how the command line names one of several.
 
     Raises:
         ControlError: there is none, or there are several.
@@ -33,25 +72,34 @@ def find_fleet(fleet_file: Path | None, environ: Mapping[str, str]) -> StateDir:
         raise ControlError("no fleet runs here; start one with `paragone up FILE`")
     if len(running) > 1:
         files = ", ".join(str(fleet.fleet_file) for fleet in running)
-        raise ControlError(f"several fleets run here: name one of {files}")
+        raise ControlError(f"several fleets run here; {say_which} one of {files}")
     return running[0]
 
 
-def ask(fleet: StateDir, request: Request, *, on_line: Callable[[str], None]) -> str:
+def ask(
+    fleet: StateDir,
+    request: Request,
+    *,
+    on_line: Callable[[str], None],
+    seconds: float | None = None,
+) -> str:
     """Asks, and waits for the end of the answer.
 
     Args:
         fleet: whom.
         request: what.
         on_line: is given each line that comes before the end.
+        seconds: how long it may be silent; None for as long as it takes.
 
     Returns:
         The answer's last text; empty if the supervisor ended first.
 
     Raises:
         ControlError: it refused, or does not answer.
+        TimeoutError: it was silent for longer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(seconds)
         try:
             connection.connect(str(fleet.socket))
             # What is left at its default is left out: supervisors of before may not know its name.
@@ -63,6 +111,8 @@ def ask(fleet: StateDir, request: Request, *, on_line: Callable[[str], None]) ->
             ) from exc
         with connection.makefile("rb") as answer:
             for line in answer:
+                if not line.endswith(b"\n"):  # it was killed in the middle
+                    break
                 reply = Reply.model_validate_json(line)
                 if reply.kind == "error":
                     raise ControlError(reply.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from controller.chassis.wording import cause_of
 from controller.fleet.loading import Loading
 from controller.fleet.needs import RaySpec
 from controller.fleet.process_spec import ControllerSpec, WebSpec
 from controller.fleet.section import Section
 from controller.fleet.spec import FleetSpec, RestartSpec
-from controller.fleet.worker_spec import Limits, WorkerSpec
+from controller.fleet.worker_spec import PATTERNS, Limits, WorkerSpec
 
 
 class FleetFileError(Exception):
@@ -72,14 +74,16 @@ def parse_fleet(text: str, *, source: str, folder: Path) -> FleetSpec:
         content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as exc:
-        raise FleetFileError(f"{source}: {exc}") from exc
+        raise FleetFileError(_yaml_cause(source, text, exc)) from exc
+    except (ValueError, RecursionError) as exc:  # a date that is none, a thousand brackets
+        raise FleetFileError(f"{source}: cannot be read as YAML: {exc}") from exc
     if not isinstance(content, dict):
         raise FleetFileError(f"{source}: expected a mapping with the key `workers`")
     try:
         return FleetSpec.model_validate(content, context={"folder": folder})
     except ValidationError as exc:
         causes = [
-            (_line_of(root, error["loc"]), cause)
+            (_line_of(root, error["loc"] or _place_in(cause)), cause)
             for error in exc.errors()
             for cause in _explain(error)
         ]
@@ -101,6 +105,29 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _yaml_cause(source: str, text: str, exc: yaml.YAMLError) -> str:
+    """What the parser stumbled over, with the line as editors take it."""
+    if not isinstance(exc, yaml.MarkedYAMLError) or exc.problem_mark is None:
+        return f"{source}: {exc}"
+    mark = exc.problem_mark
+    # A key without its colon is only missed where the next line begins.
+    if exc.context_mark is not None and exc.problem == "could not find expected ':'":
+        mark = exc.context_mark
+        return f"{source}:{mark.line + 1}: expected a key, a colon and a space, as in `port: 21001`"
+    if text[mark.index : mark.index + 1] == "\t":
+        return f"{source}:{mark.line + 1}: there is a tab; YAML takes spaces alone"
+    where = f" ({exc.context})" if exc.context else ""
+    return f"{source}:{mark.line + 1}: {exc.problem}{where}"
+
+
+def _place_in(cause: str) -> list[int | str]:
+    """The place that a message of a rule about several keys begins with: `workers[1].port: ...`."""
+    return [
+        int(index) if index else name
+        for name, index in re.findall(r"(\w+)|\[(\d+)\]", cause.partition(": ")[0])
+    ]
 
 
 def _line_of(root: yaml.Node | None, loc: Sequence[int | str]) -> int:
@@ -131,7 +158,8 @@ def _explain(error: ErrorDetails) -> list[str]:
     cause = error.get("ctx", {}).get("error")
     if cause is not None:  # one of our own validators; its text stands for itself
         return [f"{key}: {line}" if key else line for line in str(cause).splitlines()]
-    return [f"{key or 'the file'}: {error['msg']}, not {error['input']!r}"]
+    expected = PATTERNS.get(str(error.get("ctx", {}).get("pattern")))
+    return [f"{key or 'the file'}: {cause_of(error, expected)}"]
 
 
 def _dotted(loc: Sequence[int | str]) -> str:

@@ -95,6 +95,15 @@ class LiveFleet:
         every = [plan.name for plan in self._supervisor.plans]
         return [n for n in every if name in ("", n, n.split("#")[0])]
 
+    @property
+    def controller_url(self) -> str:
+        """Where its controller is reached."""
+        return self._supervisor.controller_url
+
+    def troubles(self) -> list[str]:
+        """A line for each process that does not run, and why."""
+        return self._supervisor.troubles()
+
     async def _change_to(self, spec: FleetSpec, *, check_memory: bool, wait_for_nodes: bool) -> str:
         plans = await asyncio.to_thread(self._place.plans, spec)
         running = self._supervisor.plans

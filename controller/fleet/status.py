@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Sequence
 
 from controller.fleet.probe import fetch_workers, fleet_client
 from controller.fleet.table import render_workers
@@ -14,13 +15,17 @@ _WATCH_SECONDS = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
-async def show_status(controller_url: str, *, as_json: bool, watch: bool) -> None:
+async def show_status(
+    controller_url: str, *, as_json: bool, watch: bool, troubles: Callable[[], Sequence[str]]
+) -> None:
     """Prints the workers once, or again and again until it is interrupted.
 
     Args:
         controller_url: the controller.
         as_json: print JSON, one line a look, instead of a table.
         watch: look again every second.
+        troubles: says which processes do not run, which a controller may never have heard of; it
+            may block.
 
     Raises:
         ProbeError: the controller does not answer.
@@ -29,7 +34,10 @@ async def show_status(controller_url: str, *, as_json: bool, watch: bool) -> Non
     async with fleet_client(os.environ) as client:
         while True:
             workers = await fetch_workers(client, controller_url)
-            text = _as_json(workers) if as_json else render_workers(workers)
+            if as_json:
+                text = _as_json(workers)
+            else:
+                text = "\n".join([render_workers(workers), *await asyncio.to_thread(troubles)])
             sys.stdout.write(f"{_HOME_AND_CLEAR if redraw else ''}{text}\n")
             sys.stdout.flush()
             if not watch:

@@ -94,6 +94,20 @@ class Supervisor:
         return [keeper.plan for keeper in self._keepers]
 
     @property
+    def controller_url(self) -> str:
+        """Where the controller is reached."""
+        return self._controller().url
+
+    def troubles(self) -> list[str]:
+        """A line for each process that does not run, and why."""
+        down = {ProcessState.GIVEN_UP, ProcessState.PENDING, ProcessState.WAITING}
+        return [
+            ": ".join(filter(None, (keeper.plan.name, keeper.state.value, keeper.reason)))
+            for keeper in self._keepers
+            if keeper.state in down
+        ]
+
+    @property
     def _keepers(self) -> list[ProcessKeeper]:
         return [kept.keeper for kept in self._kept]
 

@@ -22,6 +22,13 @@ _LAST_PORT = 65_535
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 _MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+
+# What is said of a value that does not match.
+PATTERNS = {
+    _MODEL_NAME: "letters, digits, dots, - and _",
+    _DEVICE: "auto, cpu, cuda, cuda:N or mps",
+}
 
 
 class Limits(Section):
@@ -59,7 +66,7 @@ class WorkerSpec(ListeningProcess):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        pattern=_DEVICE,
         description="what it computes on: auto (a GPU where there is one), cpu, cuda, cuda:N, mps",
     )
     gpus: tuple[int, ...] | None = Field(

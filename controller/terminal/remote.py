@@ -11,7 +11,7 @@ import httpx
 from pydantic import ValidationError
 
 from controller.protocol.chat import ChatCompletionChunk, ChatCompletionRequest
-from controller.protocol.errors import ErrorBody
+from controller.protocol.error_bodies import error_of_body
 from controller.protocol.preview import Preview, PreviewRequest
 from controller.protocol.sse import Decoder
 from controller.terminal.source import AnswerError
@@ -136,8 +136,8 @@ class RemoteSource:
 
     def _unreachable(self, exc: Exception) -> AnswerError:
         return AnswerError(
-            f"{self._address} cannot be reached ({exc!r}); start it, or name "
-            "another one with --controller URL",
+            f"nobody answers at {self._address} ({str(exc) or type(exc).__name__}); start a fleet with "
+            "`paragone up FILE`, or name another address with --controller URL",
             code="unreachable",
         )
 
@@ -158,9 +158,8 @@ def _chunk(data: str) -> ChatCompletionChunk:
 
 
 def _error_of(text: str, response: httpx.Response) -> AnswerError:
-    try:
-        detail = ErrorBody.model_validate_json(text).error
-    except ValidationError:
+    detail = error_of_body(text, response.status_code)
+    if detail is None:
         return AnswerError(
             f"{response.url} answered {response.status_code} without an explanation: "
             f"{text[:200] or 'an empty body'}",

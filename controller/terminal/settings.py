@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -64,7 +65,7 @@ class FleetSettings(FlagSettings):
     controller_url: str = Field(
         default="http://127.0.0.1:21001",
         pattern=r"^https?://[^/\s]+[^\s]*$",
-        json_schema_extra={"flags": ["--controller"]},
+        json_schema_extra={"flags": ["--controller"], "expected": "an address: http://HOST:PORT"},
         description="the controller, or any other server that speaks OpenAI's API",
     )
     api_key: SecretStr | None = Field(
@@ -78,6 +79,12 @@ class FleetSettings(FlagSettings):
 class RemoteChatSettings(ChatSettings, FleetSettings):
     """Chats with a model of a fleet; with --model-path, with a checkpoint in this process."""
 
+    help_examples: ClassVar[tuple[str, ...]] = (
+        'paragone chat --model demo-llava --image-file cat.png --query "What is it?"',
+        "paragone chat --model-path ./llava-v1.5-7b --load-4bit --image-file cat.png",
+        "paragone chat --model-path ./llava-v1.5-7b --help  # the flags of that",
+    )
+
     model: str | None = Field(
         default=None, description="which model; not needed where there is one"
     )
@@ -85,6 +92,11 @@ class RemoteChatSettings(ChatSettings, FleetSettings):
 
 class CompareSettings(AskingSettings, FleetSettings):
     """Asks several models of a fleet the same, and shows their answers side by side."""
+
+    help_examples: ClassVar[tuple[str, ...]] = (
+        'paragone compare --models a,b --image-file cat.png --query "What is it?"',
+        'paragone compare --query "What are you?" --json',
+    )
 
     models: tuple[str, ...] = Field(
         default=(), description="which, with commas between; without it, all that can answer"

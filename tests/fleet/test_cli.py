@@ -73,10 +73,34 @@ def test_the_version_is_the_packages():
     assert paragone("--version").stdout == f"paragone {version('paragone')}\n"
 
 
-def test_no_command_is_a_usage_error():
-    result = paragone()
+@pytest.mark.parametrize(
+    ("words", "listed"), [((), "up  "), (("fleet",), "render  "), (("help", "logs"), "--follow")]
+)
+def test_without_a_command_or_after_help_the_help_is_shown(words, listed):
+    result = paragone(*words)
+    assert result.returncode == (0 if words[:1] == ("help",) else 2)
+    assert listed in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("upp f.yaml", "paragone: error: there is no command 'upp'; did you mean 'up'?"),
+        ("fleet rendr f", "paragone fleet: error: there is no command 'rendr'; did you mean 'rend"),
+        ("zzz", "paragone: error: there is no command 'zzz'\n"),
+        ("logs --folow", "unrecognized arguments: --folow; did you mean '--follow'?"),
+        ("logs -n -1", "expected a number from 0 on, not '-1'"),
+        ("fleet render f --to composer", "not 'composer'; did you mean 'compose'?"),
+        ("chat --controler=x", "unrecognized arguments: --controler=x; did you mean '--controll"),
+        ("compare --controller a:1", "expected an address: http://HOST:PORT, not 'a:1'"),
+    ],
+)
+def test_a_misspelt_word_is_refused_with_the_one_that_was_probably_meant(words, complaint):
+    result = paragone(*words.split())
     assert result.returncode == 2
-    assert "required: COMMAND" in result.stderr
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert result.stdout == ""
 
 
 def test_the_schema_is_the_models():

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from controller.fleet.control import Request
-from controller.fleet.control_client import ask
+from controller.fleet.control_client import ask, look_at_fleet
 from controller.fleet.state_dir import (
     AlreadyRunningError,
     StateDirError,
@@ -74,6 +75,44 @@ def test_a_supervisor_that_was_started_before_an_upgrade_is_asked_in_words_that_
         assert ask(state, Request(command="stop"), on_line=asked.append) == "so be it"
         thread.join()
     assert asked == [{"command": "stop"}]
+
+
+def test_status_and_chat_ask_the_one_fleet_that_runs_here(start_fleet, monkeypatch):
+    monkeypatch.delenv("PARAGONE_CONTROLLER_URL", raising=False)
+    fleet = start_fleet([], ["--exit-with", "2"], extra=QUICK)
+    url = fleet.wait_for_line("API ").split()[2].removesuffix("/v1")
+    result = paragone("status")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert url != "http://127.0.0.1:21001"
+    lines = result.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["MODEL", "STATE"], ["w0", "ready"]]
+    # The controller has never heard of this one.
+    assert lines[2:] == ["w1: given up: it refused to start, and another try would end alike"]
+    assert [w["address"] for w in json.loads(paragone("status", "--json").stdout)["workers"]]
+    assert f"controller_url: {url}\n" in paragone("chat", "--print-config").stdout
+
+    other = "http://127.0.0.1:9"
+    assert f"answers at {other}" in paragone("status", "--controller", other).stderr
+    monkeypatch.setenv("PARAGONE_CONTROLLER_URL", other)
+    assert f"answers at {other}" in paragone("status").stderr
+    assert f"controller_url: {other}\n" in paragone("chat", "--print-config").stdout
+
+
+def test_a_supervisor_that_stands_still_or_knows_no_looks_is_as_good_as_none(tmp_path):
+    state = state_dir_of(tmp_path / "fleet.yaml", os.environ)
+    answers = [None, b'{"kind":"error","text":"not a request"}\n', b'{"kind":"do']
+    with state.held(), socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor() as pool:
+        listening.bind(str(state.socket))
+        listening.listen()
+        for answer in answers:
+            looking = pool.submit(look_at_fleet, os.environ)
+            connection, _ = listening.accept()
+            with connection:
+                if answer is not None:
+                    connection.recv(1000)
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_RDWR)
+                assert looking.result(PATIENCE_SECONDS) is None
 
 
 def test_without_a_running_fleet_it_is_said_what_to_do(tmp_path):

@@ -220,8 +220,49 @@ def test_what_is_no_mapping_is_refused(text):
     assert "expected a mapping with the key `workers`" in complaint(text)
 
 
-def test_broken_yaml_is_refused_with_its_place():
-    assert "line 2" in complaint("workers: [\n  {name: a")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("workers: [\n  {name: a", "f.yaml:2: expected ',' or '}'"),
+        ("controller:\n\tport: 1\n", "f.yaml:2: there is a tab; YAML takes spaces alone"),
+        ("workers:\n  - name: a\n    port:1\n", "f.yaml:3: expected a key, a colon and a space"),
+        ("env: {A: 2026-13-45}", "f.yaml: cannot be read as YAML: month must be in 1..12"),
+    ],
+)
+def test_broken_yaml_is_refused_with_its_place(text, said):
+    assert complaint(text).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("args: --verbose", "args: expected a list, not '--verbose'"),
+        ("gpus: 0", "gpus: expected a list, not 0"),
+        ("env: [A=b]", "env: expected keys and values, not ['A=b']"),
+        ("threads: two", "threads: expected a whole number, not 'two'"),
+        ("threads: 0", "threads: expected 1 or more, not 0"),
+        ("device: gpu", "device: expected auto, cpu, cuda, cuda:N or mps, not 'gpu'"),
+        ("quantisation: 5bit", "quantisation: expected 'none', '8bit' or '4bit', not '5bit'"),
+        ("limits: ", "limits: expected keys and values, and it is empty; leave the key out"),
+        ("loading: {mmap: 3}", "loading.mmap: expected true or false, not 3"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_in_words_of_the_file(keys, said):
+    text = f"workers: [{{name: a, model_path: ./a, port: 1, {keys}}}]"
+    assert complaint(text).startswith(f"f.yaml:1: workers[0].{said}")
+
+
+def test_a_name_that_yaml_reads_as_something_else_is_to_be_quoted():
+    said = complaint("workers: [{name: 7, model_path: ./a, port: 1}]")
+    assert said == "f.yaml:1: workers[0].name: expected text, not 7; put it in quotes"
+
+
+def test_what_two_processes_share_is_refused_with_the_line_of_the_second():
+    text = "workers:\n  - {name: a, model_path: ./a, port: 1}\n  - name: a\n    model_path: ./a\n"
+    assert complaint(text + "    port: 1\n").splitlines() == [
+        "f.yaml:3: workers[1].name: 'a' is also the name of workers[0]",
+        "f.yaml:5: workers[1].port: 1 is also the port of workers[0]",
+    ]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

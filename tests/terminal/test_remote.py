@@ -137,7 +137,7 @@ async def test_a_query_is_answered_and_tells_by_its_status_whether():
         assert "This worker serves 'fake', not 'x'" in err
     code, _, err = await paragone("chat", *where, "--query", "hi")
     assert code == 1
-    assert "start it, or name another one with --controller URL" in err
+    assert "start a fleet with `paragone up FILE`, or name another address" in err
 
 
 async def test_a_wrong_flag_is_a_usage_error():
