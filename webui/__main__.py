@@ -47,9 +47,6 @@ def main() -> int:
         sys.stderr.write(f"error: {exc}\n")
         return 2
 
-    async def end_answers() -> None:
-        app.runs.cut_everything()
-
     if settings.share:
         host, port = sock.getsockname()[:2]
         share(host, port, has_login=settings.gradio_auth_path is not None)
@@ -59,7 +56,10 @@ def main() -> int:
         serving = settings.model_copy(update={"trusted_proxies": ()})
     serve(
         Server(
-            app.asgi, grace_seconds=_GRACE_SECONDS, before_shutdown=end_answers, settings=serving
+            app.asgi,
+            grace_seconds=_GRACE_SECONDS,
+            before_shutdown=app.end_streams,
+            settings=serving,
         ),
         sock,
     )

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import Mount
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from controller.chassis.http import RequestIdMiddleware, install_errors, install_health
@@ -103,6 +104,7 @@ class WebApp:
             self.store,
             self._watch.describe,
             limit=settings.concurrency_count,
+            unwatched_seconds=settings.unwatched_seconds,
             note_end=self._log.chat,
         )
         self.asgi = FastAPI(
@@ -226,6 +228,13 @@ class WebApp:
         demo.queue(max_size=_MAX_QUEUED_EVENTS, api_open=False)
         return demo
 
+    async def end_streams(self) -> None:
+        """Ends what holds connections open: answers, and what Gradio sends to pages that live."""
+        self.runs.cut_everything()
+        for route in self.asgi.routes:
+            if isinstance(route, Mount) and isinstance(route.app, gr.routes.App):
+                route.app.stop_event.set()
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(self._watch.run())
@@ -234,6 +243,7 @@ class WebApp:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+            await self.runs.aclose()
             await self._client.aclose()
             self.store.close()
             self._log.close()

@@ -177,9 +177,10 @@ class Battles:
                 await self._store.put(chat)
                 yield await event_of(chat.turns[-1])
         elif run is not None:
-            async with aclosing(events_of(run)) as events:
-                async for each in events:
-                    yield each
+            with self._runs.reading(run):
+                async with aclosing(events_of(run)) as events:
+                    async for each in events:
+                        yield each
         else:
             yield await event_of(chat.turns[-1] if chat.turns else None)
 

@@ -12,7 +12,7 @@ from webui.answer import AnswerState
 from webui.battle_store import Battle
 from webui.conversation import Conversation, Turn
 from webui.markdown import rendered
-from webui.runs import Run
+from webui.run import Run
 
 _SECONDS_BETWEEN_EVENTS = 0.1
 _PAUSES = 8  # times as long as rendering took, so that battles leave the processor to others

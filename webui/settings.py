@@ -112,6 +112,13 @@ class WebSettings(ProcessSettings):
     silence_seconds: float = Field(
         default=60.0, gt=0, description="a stream without a sign of life for so long has failed"
     )
+    unwatched_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="how long answers go on that no tab shows any more, so that a reload finds "
+        "them; then they are stopped",
+    )
     refresh_seconds: float = Field(
         default=0.5, gt=0, le=60, description="how often the controller is asked for its models"
     )

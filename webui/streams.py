@@ -30,21 +30,27 @@ class Streams:
         self._runs = runs
 
     async def answer(self, conversation_id: str, tab: Tab) -> AsyncGenerator[Result]:
-        """Streams what is open of the last question. Closing it hangs up on every worker."""
+        """Streams what is open of the last question; one that is closed has left the run."""
         conversation = await self._store.get(conversation_id)
-        is_followed = self._runs.get(conversation_id) is not None
-        if conversation is None or is_followed or not open_answers(conversation):
+        run = self._runs.get(conversation_id)
+        if run is not None and not run.has_readers:
+            # This tab's own, whose connection broke: nobody else shows what it goes on to say.
+            async with aclosing(self.follow(conversation_id, tab)) as shown:
+                async for updates in shown:
+                    yield updates
+            return
+        if conversation is None or run is not None or not open_answers(conversation):
             yield gr.skip()
             return
         try:
             async with (
-                self._runs.open(conversation) as run,
-                aclosing(self._view.frames(run, tab)) as frames,
+                self._runs.open(conversation) as opened,
+                aclosing(self._view.frames(opened, tab)) as frames,
             ):
                 async for updates in frames:
                     if tab.conversation_id != conversation_id:
-                        break  # a new chat has begun in this tab; leaving ends the run
-                    yield updates
+                        break  # a new chat has begun in this tab, and has ended the answers
+                    yield updates or gr.skip()
         except BusyError as exc:
             # Another tab, or others, were faster between the question and now.
             if self._runs.get(conversation_id) is not None:
@@ -62,11 +68,12 @@ class Streams:
         if run is None:
             yield gr.skip()
             return
-        async with aclosing(self._view.frames(run, tab)) as frames:
-            async for updates in frames:
-                if tab.conversation_id != conversation_id:
-                    break
-                yield updates
+        with self._runs.reading(run):
+            async with aclosing(self._view.frames(run, tab)) as frames:
+                async for updates in frames:
+                    if tab.conversation_id != conversation_id:
+                        break
+                    yield updates or gr.skip()
         is_shown = tab.conversation_id == conversation_id
         yield self._view.ended(run.conversation, tab) if is_shown else gr.skip()
 

@@ -16,7 +16,7 @@ from webui.figures import agreement_html, figures_html
 from webui.heads import Heads, Updates
 from webui.help_view import help_html
 from webui.page import Component, Page, Tab
-from webui.runs import Run
+from webui.run import Run
 from webui.sampler import (
     DIFFERENCE_PACES,
     FIGURE_PACES,
@@ -28,6 +28,8 @@ from webui.sampler import (
 from webui.settings_view import settings_updates
 from webui.toolkit import gr
 from webui.tools import answer_tools_html, compose_tools_html
+
+_SIGN_SECONDS = 2.0  # between two signs of life of a tab whose columns all wait
 
 
 class View:
@@ -161,7 +163,11 @@ class View:
         return {self._page.notice: html}
 
     async def frames(self, run: Run, tab: Tab) -> AsyncGenerator[Updates]:
-        """Updates of a run until it is over: of all columns that are due, in one frame."""
+        """Updates of a run until it is over: of all columns that are due, in one frame.
+
+        A run without news has an empty frame now and then: Gradio finds out that a tab was closed
+        when there is something to send.
+        """
         texts, figures = Sampler(TEXT_PACES), Sampler(FIGURE_PACES)
         differing, pace = Sampler(DIFFERENCE_PACES), FramePace()
         conversation = run.conversation
@@ -174,7 +180,9 @@ class View:
             if not pending:
                 if is_over:
                     return
-                await run.wait_for_change()
+                await run.wait_for_change(_SIGN_SECONDS)
+                if self._samples(run) == samples:
+                    yield {}
                 continue
             planned = max(now + min(pending), frame_at + pace.seconds)
             if planned > now and not is_over:

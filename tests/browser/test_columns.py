@@ -190,6 +190,36 @@ def test_a_picture_is_taken_with_the_camera(compare: ComparePage, page: Page) ->
     compare.expect_images(1)
 
 
+def test_a_reload_and_a_second_tab_find_the_answers_going_on(context: BrowserContext) -> None:
+    fake = FakeController(demo_models())
+    for model in fake.models.values():
+        model.is_held = True
+    with (
+        ThreadedServer(fake.app()) as controller,
+        web_process(controller.url, "--unwatched-seconds", "600") as (url, _),
+    ):
+        first, second = (ComparePage(context.new_page(), url) for _ in range(2))
+        first.open()
+        first.expect_columns(list(fake.models))
+        first.ask("Go on and on")
+        first.columns[0].expect_state("streaming")
+        first.page.reload()
+        second.page.goto(first.page.url)
+        for tab in (first, second):
+            expect(tab.columns[0].answers.first).to_contain_text("There are")
+            tab.columns[0].expect_state("streaming")
+            expect(tab.stop_all).to_be_visible()
+        first.page.close()
+        for model in fake.models.values():
+            model.is_held = False
+        for column, model in zip(second.columns, fake.models.values(), strict=True):
+            column.expect_answer(model.answer)
+            column.expect_state("done")
+        expect(second.send).to_be_visible()
+        assert [exchange.was_hung_up for exchange in fake.exchanges] == [False] * 4
+        second.page.close()
+
+
 def test_a_server_that_dies_in_mid_answer_has_kept_the_chat_and_marks_the_cut_answers(
     context: BrowserContext, tmp_path: Path
 ) -> None:

@@ -115,17 +115,25 @@ def test_stop_all_ends_every_column(
     compare.stop_all.click()
 
 
-def test_a_closed_tab_ends_its_answers(
-    compare: ComparePage, page: Page, fake: FakeController
+@pytest.mark.parametrize("what", ["flows", "waits in mid-answer", "waits for its first word"])
+def test_a_closed_tab_ends_its_answers_also_while_nothing_flows(
+    compare: ComparePage, page: Page, fake: FakeController, what: str
 ) -> None:
     for model in fake.models.values():
         model.answer, model.pieces_per_second = LONG, 10
+        if what == "waits in mid-answer":
+            model.answer, model.is_held = "one two", True
+        elif what == "waits for its first word":
+            model.fault = "hang"
     compare.ask("Go on and on")
+    eventually(lambda: len(fake.exchanges) == 4)
     for column in compare.columns:
-        column.expect_state("streaming")
+        column.expect_state("waiting" if "first word" in what else "streaming")
     page.close()
+    # Sooner than the streams' own silence ends them, after 60 s.
     eventually(
         lambda: all(exchange.was_hung_up for exchange in fake.exchanges),
+        seconds=45,
         what="every stream is closed",
     )
 

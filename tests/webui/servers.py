@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from starlette.types import ASGIApp
@@ -68,14 +68,22 @@ def eventually(condition: Callable[[], object], *, seconds: float = 60.0, what: 
 
 
 @contextmanager
-def web_process(controller_url: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The page as its own process: its address, and the process, which is ended afterwards."""
+def web_process(
+    controller_url: str, *flags: str, log: IO[bytes] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The page as its own process: its address, and the process, which is ended afterwards.
+
+    Args:
+        controller_url: where its controller answers.
+        flags: further ones.
+        log: where what it prints goes; None: to this process's own.
+    """
     port = free_port()
     command = [sys.executable, "-m", "webui", "--controller-url", controller_url]
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         own = [] if "--data-dir" in flags else ["--data-dir", folder]
-        process = subprocess.Popen([*command, "--port", str(port), *own, *flags])
+        process = subprocess.Popen([*command, "--port", str(port), *own, *flags], stderr=log)
         try:
             eventually(lambda: answers(url, process), seconds=100, what="the page answers")
             yield url, process

@@ -17,7 +17,7 @@ from webui.conversation import Conversation, Turn
 from webui.gallery import read_gallery
 from webui.heads import Heads, Updates
 from webui.page import Page, Tab, build_page
-from webui.runs import Run
+from webui.run import Run
 from webui.store import ConversationStore
 from webui.toolkit import gr
 from webui.view import View

@@ -73,14 +73,21 @@ def test_a_file_beyond_the_limit_is_refused_while_it_is_uploaded(urls: tuple[str
     assert upload.status_code == 413
 
 
-def test_it_ends_soon_after_a_signal_although_a_page_is_open(urls: tuple[str, str]) -> None:
-    with web_process(urls[1]) as (url, process):
+def test_it_ends_in_order_after_a_signal_although_a_page_is_open(
+    urls: tuple[str, str], tmp_path: Path
+) -> None:
+    written = tmp_path / "log"
+    with written.open("wb") as log, web_process(urls[1], log=log) as (url, process):
         heartbeat = httpx.Client(trust_env=False, timeout=None)
         with heartbeat.stream("GET", url + "/gradio_api/heartbeat/tab") as open_page:
             next(open_page.iter_raw())
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0  # the page would stay open for ever
         heartbeat.close()
+    text = written.read_text(encoding="utf-8")
+    assert "Finished server process" in text
+    assert "graceful shutdown exceeded" not in text
+    assert "Traceback" not in text
 
 
 def _run(*flags: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,8 @@ from tests.webui.servers import ThreadedServer, eventually
 from webui.answer import AskedModel
 from webui.client import ControllerClient
 from webui.conversation import Answer, AnswerState, Conversation, Turn, UploadedImage
-from webui.runs import BusyError, Run, RunRegistry
+from webui.run import Run
+from webui.runs import BusyError, RunRegistry
 from webui.store import ConversationStore
 
 pytestmark = pytest.mark.anyio
@@ -51,8 +52,12 @@ async def store(tmp_path: Path) -> AsyncIterator[ConversationStore]:
 
 
 @pytest.fixture
-def registry(client: ControllerClient, store: ConversationStore) -> RunRegistry:
-    return RunRegistry(client, store, _describe, limit=1)
+async def registry(
+    client: ControllerClient, store: ConversationStore
+) -> AsyncIterator[RunRegistry]:
+    opened = RunRegistry(client, store, _describe, limit=1, unwatched_seconds=0)
+    yield opened
+    await opened.aclose()
 
 
 def _describe(model: str, worker_id: str | None) -> AskedModel:
@@ -96,7 +101,7 @@ async def test_a_hung_and_a_failing_column_leave_the_others_alone(
         assert answers[0].state is AnswerState.WAITING
         assert answers[3].state is AnswerState.FAILED
     assert answers[1].text == fake.models["demo-llava-8bit"].answer
-    assert answers[0].state is AnswerState.STOPPED  # leaving the run ended it
+    await _until(lambda: answers[0].state is AnswerState.STOPPED)  # leaving the run ended it
 
 
 async def test_stopping_one_column_hangs_up_on_its_worker_alone(
@@ -139,7 +144,59 @@ async def test_a_cancelled_reader_closes_every_stream(
     with pytest.raises(asyncio.CancelledError):
         await task
     await _until(lambda: all(exchange.was_hung_up for exchange in fake.exchanges))
-    assert registry.get(conversation.id) is None
+    await _until(lambda: registry.get(conversation.id) is None)
+
+
+async def test_a_reader_who_comes_back_in_time_finds_the_answers_going_on(
+    client: ControllerClient, store: ConversationStore, fake: FakeController
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    registry = RunRegistry(client, store, _describe, limit=1, unwatched_seconds=600)
+    conversation = _asked(fake)
+    answers = conversation.turns[0].answers
+    async with registry.open(conversation):
+        await _until(lambda: all(answer.text for answer in answers.values()))
+    found = registry.get(conversation.id)
+    assert found is not None
+    assert not found.has_readers
+    sent = [exchange.num_sent for exchange in fake.exchanges]
+    with registry.reading(found):
+        await _until(lambda: all(e.num_sent > n for e, n in zip(fake.exchanges, sent, strict=True)))
+        assert not any(exchange.was_hung_up for exchange in fake.exchanges)
+        found.stop_all()
+    assert registry.get(conversation.id) is None  # over, and nobody reads it
+    await registry.aclose()
+
+
+async def test_a_run_that_is_over_while_nobody_reads_it_makes_room_for_the_next(
+    client: ControllerClient, store: ConversationStore, fake: FakeController
+) -> None:
+    registry = RunRegistry(client, store, _describe, limit=1, unwatched_seconds=600)
+    conversation = _asked(fake)
+    async with registry.open(conversation):
+        pass  # nobody stays to read it
+    await _until(lambda: registry.get(conversation.id) is None)
+    states = {answer.state for answer in conversation.turns[0].answers.values()}
+    assert states == {AnswerState.DONE}
+
+
+async def test_a_server_that_ends_waits_until_what_nobody_reads_is_written_down(
+    client: ControllerClient, store: ConversationStore, fake: FakeController
+) -> None:
+    for model in fake.models.values():
+        model.answer = LONG
+    registry = RunRegistry(client, store, _describe, limit=1, unwatched_seconds=600)
+    conversation = _asked(fake)
+    answers = conversation.turns[0].answers
+    async with registry.open(conversation):
+        await _until(lambda: all(answer.text for answer in answers.values()))
+    registry.cut_everything()
+    await registry.aclose()
+    states = await store.database.run(lambda c: c.execute("SELECT state FROM answer").fetchall())
+    assert states == [("cut",)] * 4
+    assert all(answer.text for answer in answers.values())
+    await _until(lambda: all(exchange.was_hung_up for exchange in fake.exchanges))
 
 
 async def test_two_readers_both_see_the_end(registry: RunRegistry, fake: FakeController) -> None:
@@ -158,6 +215,7 @@ async def test_a_conversation_is_answered_once_at_a_time_and_the_page_so_often(
         with pytest.raises(BusyError, match="the most it may"):
             async with registry.open(second):
                 pass
+    await _until(lambda: registry.get(first.id) is None)
     registry.check_free(first.id)
 
 
@@ -167,7 +225,7 @@ async def test_an_image_that_was_cleaned_away_is_said_in_every_column(
     gone = UploadedImage(tmp_path / "gone.png", "image/png", 1, 1)
     conversation = _asked(fake, gone)
     async with registry.open(conversation) as run:
-        assert run.is_over
+        await asyncio.wait_for(_over(run), 60)
     errors = [answer.error or "" for answer in conversation.turns[0].answers.values()]
     assert all("upload it again" in error for error in errors)
     assert fake.exchanges == []
