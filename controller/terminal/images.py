@@ -85,7 +85,8 @@ async def _fetch(address: str) -> bytes:
     except TimeoutError as exc:
         raise BadImageError(f"{address} did not arrive within {FETCH_SECONDS:g} s") from exc
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        why = str(exc) or type(exc).__name__
         raise BadImageError(
-            f"{address} cannot be fetched: {str(exc) or type(exc).__name__}; name a file or an address"
+            f"{address} cannot be fetched: {why}; name a file or an address"
         ) from exc
     return bytes(data)

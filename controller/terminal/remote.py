@@ -135,8 +135,9 @@ class RemoteSource:
         )
 
     def _unreachable(self, exc: Exception) -> AnswerError:
+        why = str(exc) or type(exc).__name__
         return AnswerError(
-            f"nobody answers at {self._address} ({str(exc) or type(exc).__name__}); start a fleet with "
+            f"nobody answers at {self._address} ({why}); start a fleet with "
             "`paragone up FILE`, or name another address with --controller URL",
             code="unreachable",
         )

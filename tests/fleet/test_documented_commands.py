@@ -71,11 +71,12 @@ def test_a_fleet_is_started_commanded_and_stopped_as_documented(
             assert up.wait(60) == 0
         finally:
             up.kill()
-    said = commanded.stdout.splitlines()
-    assert said[0] == "hello"
-    assert said[1].startswith("started: w1#2; left alone: ")
-    assert said[2].startswith("stopped: w1#2; left alone: ")
-    assert said[3] == f"{path} has stopped"
+    *shown, hello, scaled, applied, stopped = commanded.stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["MODEL", "w0", "w1"]
+    assert hello == "hello"
+    assert scaled.startswith("started: w1#2; left alone: ")
+    assert applied.startswith("stopped: w1#2; left alone: ")
+    assert stopped == f"{path} has stopped"
 
 
 def test_the_other_commands_of_fleets_print_what_is_said_of_them():
