@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controller.access import Access
@@ -204,9 +205,13 @@ def create_app(
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     hot: dict[str, ASGIApp] = {
-        path: relayed(path) for path in (CHAT_COMPLETIONS, COMPLETIONS, PREVIEW)
+        **{path: relayed(path) for path in (CHAT_COMPLETIONS, COMPLETIONS, PREVIEW)},
+        GENERATE_STREAM: relayed(GENERATE_STREAM, LegacyReply),
     }
-    hot[GENERATE_STREAM] = relayed(GENERATE_STREAM, LegacyReply)
+    # So that other methods are told which one these take.
+    api.router.routes.extend(
+        Route(path, route, methods=["POST"], include_in_schema=False) for path, route in hot.items()
+    )
     app: ASGIApp = _Front(hot, api)
     if api_keys is not None or fleet_token is not None:
         app = Access(app, api_keys=api_keys, fleet_token=fleet_token, quotas=Quotas(keys))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+ERRORS_IN_A_ROW = 3  # answers that make a worker one that fails: one may be the request's fault
 FIRST_PAUSE_SECONDS = 1.0  # after the second failure in a row; doubled with each further one
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -38,6 +39,7 @@ class Breaker:
     state: BreakerState = BreakerState.CLOSED
     reason: str | None = None  # the last failure, until a probe has answered
     failures: int = 0  # in a row; requests that failed together count once
+    errors: int = 0  # answers in a row that were the worker's own errors
     is_probing: bool = False
     pause_until: float = 0.0
 
@@ -51,10 +53,23 @@ class Breaker:
     def fail(self, reason: str, now: float) -> None:
         """A request failed in a way that is the worker's fault."""
         self.reason = reason
+        self.errors = 0
         if self.state is not BreakerState.OPEN:
             self.failures += 1
             self.state = BreakerState.OPEN
             self.pause_until = now + _pause_seconds(self.failures)
+
+    def stumble(self, reason: str, now: float) -> bool:
+        """A request was answered with an error of the worker's own; whether that fails it.
+
+        A worker that can only answer so answers faster than all others, and would be given most of
+        what comes.
+        """
+        self.errors += 1
+        if self.state is BreakerState.CLOSED and self.errors < ERRORS_IN_A_ROW:
+            return False
+        self.fail(reason, now)
+        return True
 
     def hear(self, now: float) -> None:
         """The worker was heard of: it lives, whether it can answer a probe will show."""
@@ -65,7 +80,7 @@ class Breaker:
         """A request was answered."""
         if self.state is not BreakerState.CLOSED:
             self.state, self.reason = BreakerState.CLOSED, None
-        self.failures = 0
+        self.failures = self.errors = 0
 
     @contextmanager
     def probe(self) -> Iterator[None]:

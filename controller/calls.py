@@ -6,7 +6,7 @@ legacy package translates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.framing import Framer
@@ -31,16 +31,11 @@ class RelayRequest:
     deadline: float | None = None  # when the answer is to be complete, on the same clock
 
 
-def _nothing() -> bytes:
-    return b""
-
-
 @dataclass(slots=True)
 class Call:
     """One request to one worker.
 
-    ``finish`` gives what the client still has to get after the worker's last word; with
-    ``is_whole`` that is all it gets.
+    With ``is_whole`` the client gets what the framer has at the end, and nothing before.
     """
 
     record: WorkerRecord
@@ -49,7 +44,6 @@ class Call:
     framer: Framer
     is_translated: bool = False
     is_whole: bool = False
-    finish: Callable[[], bytes] = _nothing
 
     def is_stream(self, answer: Answer) -> bool:
         """Whether an answer is a stream that the framer can read."""
@@ -81,6 +75,5 @@ def call_for(request: RelayRequest, reply: Reply, record: WorkerRecord) -> Call:
             answer,
             is_translated=True,
             is_whole=not parameters.stream,
-            finish=answer.finish,
         )
     return Call(record, request.path, request.body, reply.new_framer())

@@ -62,7 +62,7 @@ class _Metadata(Message):
 class _Models(Message):
     """What is read of a server's ``GET /v1/models``."""
 
-    data: list[_Model]
+    data: list[_Model] | None  # Ollama's, where there are none
 
 
 class ExternalServers:
@@ -149,7 +149,7 @@ class ExternalServers:
             max_bytes=MAX_MODEL_LIST_BYTES,
         )
         try:
-            models = [model for model in _Models.model_validate_json(body).data if model.id]
+            models = [model for model in _Models.model_validate_json(body).data or () if model.id]
         except ValidationError as exc:
             raise PollError("GET /v1/models was answered with something else than models") from exc
         ways = not_through(self._registry.name, {model.id: model.way for model in models})

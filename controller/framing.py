@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Protocol
 
 MAX_EVENT_BYTES = 1024 * 1024
+_DONE = (b"data: [DONE]", b"data:[DONE]")
+# Ours has a name, other servers' are known by their data.
+_ERRORS = (b"event: error", b"event:error", b'data: {"error"', b'data:{"error"')
 
 
 class EventTooLongError(Exception):
@@ -36,6 +39,9 @@ class Framer(Protocol):
     def are_comments(self, events: bytes) -> bool:
         """Whether what `feed` returned says nothing of the answer itself."""
 
+    def rest(self) -> bytes:
+        """What is still to be passed on once the stream has ended and is complete."""
+
 
 class EventFramer:
     """Turns pieces of a stream into pieces that end where an event ends."""
@@ -44,7 +50,7 @@ class EventFramer:
 
     def __init__(self) -> None:
         self._held = b""  # the beginning of an event that has not arrived whole
-        self._last = b""  # the whole events passed on last
+        self._last = b""  # the whole events passed on last, comments left out
 
     def feed(self, piece: bytes) -> bytes:
         """The whole events that ``piece`` completes, as they came; empty if it completes none.
@@ -58,18 +64,32 @@ class EventFramer:
         self._held = piece[end:]
         if len(self._held) > MAX_EVENT_BYTES:
             raise EventTooLongError
-        if end:
-            self._last = piece[:end] if self._held else piece
-            return self._last
-        return b""
+        if not end:
+            return b""
+        events = piece[:end] if self._held else piece
+        if not self.are_comments(events):
+            self._last = events
+        return events
 
     @property
     def is_complete(self) -> bool:
         """Whether the stream may end here: with ``[DONE]``, or with an error in its place."""
         if self._held:
-            return False
-        last = self._last.rstrip().replace(b"\r\n", b"\n").rpartition(b"\n\n")[2]
-        return last in (b"data: [DONE]", b"data:[DONE]") or last.startswith(b"event: error")
+            return self._ends_too_early
+        events = self._last.replace(b"\r\n", b"\n").rstrip().split(b"\n\n")
+        while len(events) > 1 and self.are_comments(events[-1]):
+            events.pop()
+        last = events[-1].strip()
+        return last in _DONE or last.startswith(_ERRORS)
+
+    @property
+    def _ends_too_early(self) -> bool:
+        """Whether the last event lacks nothing but the empty line that ends it."""
+        return self._held.strip() in _DONE
+
+    def rest(self) -> bytes:
+        """The end of a stream whose last event was never ended."""
+        return _DONE[0] + b"\n\n" if self._held and self._ends_too_early else b""
 
     def are_comments(self, events: bytes) -> bool:
         """Whether whole events are nothing but comments, such as ``: ping``."""

@@ -115,6 +115,13 @@ class Registry:
         record.breaker.fail(reason, self._clock())
         self._changed(record)
 
+    def doubt(self, record: WorkerRecord, reason: str) -> bool:
+        """A request was answered with an error of the worker's own; whether it is suspected now."""
+        is_suspect = record.breaker.stumble(reason, self._clock())
+        if is_suspect:
+            self._changed(record)
+        return is_suspect
+
     def forgive(self, seconds: float) -> None:
         """This process stood still for so long: nobody is late for what it could not hear."""
         for record in self._workers.values():

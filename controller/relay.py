@@ -12,15 +12,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from controller.calls import Call, RelayRequest, call_for
 from controller.choosing import Choosing, NobodyLeftError
+from controller.foreign_errors import in_openais_shape
 from controller.framing import EventTooLongError
 from controller.metrics import Metrics
+from controller.protocol.error_bodies import error_of_body
 from controller.protocol.errors import (
     ErrorBody,
     InternalError,
+    LegacyWorkerError,
     RequestLoopError,
     WorkerLostError,
 )
@@ -36,8 +37,11 @@ _log = logging.getLogger(__name__)
 
 MAX_WHOLE_ANSWER_BYTES = 32 * 1024 * 1024  # of an answer that is not streamed
 WORKER_LEAD_SECONDS = 0.5
-# This worker cannot take it now, or would have this controller take it again; another one may.
-TRY_ANOTHER = frozenset({429, 503, RequestLoopError.status})
+# This worker cannot take it now, has nobody behind it who can, or would have this controller take
+# it again; another one may.
+TRY_ANOTHER = frozenset({429, 502, 503, RequestLoopError.status})
+# It took it and failed. Another one is not tried: the request may be what made it fail.
+FAILED = 500
 _CAME_ROUND = (b"x-error-code", RequestLoopError.code.encode())
 
 # What concerns one connection or its framing ends here; the rest of a worker's headers passes.
@@ -69,11 +73,11 @@ class _RefusedError(Exception):
         self.body = body
 
     def error_body(self) -> ErrorBody:
-        """The error in OpenAI's shape, in which most workers answer."""
-        try:
-            return ErrorBody.model_validate_json(self.body)
-        except ValidationError:
+        """The error in OpenAI's shape."""
+        detail = error_of_body(self.body, self.status)
+        if detail is None:
             return InternalError(f"The worker answered with status {self.status}").body()
+        return ErrorBody(error=detail)
 
 
 @dataclass(slots=True)
@@ -175,7 +179,12 @@ class Relay:
             self._metrics.failed_attempts.labels(f"status_{exc.status}").inc()
             if exc.status == 503:  # it is leaving, or not ready after all
                 self._suspect(record, "it answered 503")
+            elif exc.status == 502:  # one of the workers behind it was lost, perhaps not all
+                self._doubt(record, "it answered 502")
             return False
+        except LegacyWorkerError as exc:
+            self._doubt(record, exc.message)
+            raise
         except UnreachableError as exc:
             self._metrics.failed_attempts.labels("unreachable").inc()
             self._suspect(record, str(exc))
@@ -199,6 +208,10 @@ class Relay:
     def _suspect(self, record: WorkerRecord, reason: str) -> None:
         _log.warning("worker %s at %s: %s", record.worker_id, record.address, reason)
         self._registry.suspect(record, reason)
+
+    def _doubt(self, record: WorkerRecord, reason: str) -> None:
+        if self._registry.doubt(record, reason):
+            _log.warning("worker %s at %s: %s", record.worker_id, record.address, reason)
 
     async def _exchange(
         self, record: WorkerRecord, exchange: _Exchange, progress: Callable[[], None]
@@ -231,9 +244,15 @@ class Relay:
                 await self._forward_events(answer, headers, call, exchange, progress)
                 return
             body = await answer.read_all(MAX_WHOLE_ANSWER_BYTES)
+            if answer.status >= 400 and not record.reach.speaks_legacy_too:
+                headers, body = in_openais_shape(answer.status, headers, body)
             if answer.status in TRY_ANOTHER or reply.status is not None or call.is_translated:
                 raise _RefusedError(answer.status, headers, body)
-            self._begin_content(record, exchange)
+            if answer.status < FAILED:
+                self._begin_content(record, exchange, is_answer=answer.status == 200)
+            elif answer.status == FAILED:
+                self._doubt(record, f"it answered {FAILED}, and not for the first time")
+            reply.has_content = True
             await reply.send_whole(answer.status, headers, body)
 
     async def _forward_events(
@@ -265,7 +284,7 @@ class Relay:
                 raise
         if not framer.is_complete and not framer.has_enough:
             raise LostError("it closed its answer before the end")
-        rest = call.finish()
+        rest = framer.rest()
         if call.is_whole:
             self._begin_content(call.record, exchange)
             json_headers = [*headers, (b"content-type", b"application/json")]
@@ -275,10 +294,14 @@ class Relay:
             await reply.write(rest)
         await reply.end()
 
-    def _begin_content(self, record: WorkerRecord, exchange: _Exchange) -> None:
-        """The client is about to see something of the answer: the worker works."""
+    def _begin_content(
+        self, record: WorkerRecord, exchange: _Exchange, *, is_answer: bool = True
+    ) -> None:
+        """The client is about to see something of the answer, or of a refusal: the worker works."""
         exchange.reply.has_content = True
         record.breaker.succeed()
+        if not is_answer:
+            return
         request = exchange.request
         elapsed = self._clock() - request.arrival
         self._metrics.of_model(request.hints.model).first_token.observe(elapsed)

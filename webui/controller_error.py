@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
-from controller.protocol.errors import ErrorBody
+from controller.protocol import error_bodies
 
 
 class ControllerError(Exception):
@@ -38,9 +36,8 @@ def error_of_body(
         address: who answered.
         headers: its headers.
     """
-    try:
-        detail = ErrorBody.model_validate_json(text).error
-    except ValidationError:
+    detail = error_bodies.error_of_body(text, status)
+    if detail is None:
         return ControllerError(
             f"HTTP {status} from {address}, without an explanation: "
             f"{text[:200] or 'an empty body'}",

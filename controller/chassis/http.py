@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.chassis.logs import request_id
@@ -92,6 +93,17 @@ def validation_error(exc: RequestValidationError) -> BadRequestError:
     return BadRequestError(f"{field or 'body'}: {first['msg']}", param=field or None)
 
 
+def _meant(request: Request) -> str | None:
+    """The path that was likely meant: one slash less, or a base address with or without /v1."""
+    path = request.url.path
+    bare = "/" + path.strip("/")
+    for meant in (bare, "/v1" + bare, bare.removeprefix("/v1")):
+        scope = {**request.scope, "path": meant}
+        if meant != path and any(r.matches(scope)[0] is not Match.NONE for r in request.app.routes):
+            return meant
+    return None
+
+
 def install_errors(app: FastAPI) -> None:
     """Renders every failure of a route in OpenAI's error shape, unknown routes included."""
 
@@ -110,7 +122,9 @@ def install_errors(app: FastAPI) -> None:
             raise exc
         message = exc.detail
         if exc.status_code == 404:
-            message = f"There is no {request.method} {request.url.path} here; see /openapi.json"
+            meant = _meant(request)
+            hint = f"did you mean {meant}?" if meant else "see /openapi.json"
+            message = f"There is no {request.method} {request.url.path} here; {hint}"
         elif exc.status_code == 405:
             message = f"{request.url.path} does not take {request.method}"
         code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import Lifespan
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from controller.chassis.http import package_version
 from controller.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
@@ -36,6 +36,12 @@ class Api(FastAPI):
             # A redirect would name whatever host the request says it was sent to.
             redirect_slashes=False,
         )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers; to ``HEAD`` as to ``GET``, of which the server sends the head alone."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The document at ``/openapi.json``."""

@@ -28,7 +28,7 @@ from controller.protocol.chat import (
     FinishReason,
     Usage,
 )
-from controller.protocol.errors import BadRequestError, InternalError, UnsupportedError
+from controller.protocol.errors import BadRequestError, LegacyWorkerError, UnsupportedError
 from controller.protocol.legacy import END
 from controller.protocol.legacy_templates import LegacyTemplate, render, template_by_name
 from controller.protocol.message import Message
@@ -129,7 +129,7 @@ class LegacyAnswer:
 
         Raises:
             EventTooLongError: a frame has no end in sight.
-            InternalError: the worker says that it failed, or what it sends are no frames.
+            LegacyWorkerError: the worker says that it failed, or what it sends are no frames.
         """
         frames = [frame for frame in self._frames.feed(piece).split(END) if frame.strip()]
         if frames and not self.has_enough:
@@ -145,7 +145,7 @@ class LegacyAnswer:
         """Never: only text makes events."""
         return False
 
-    def finish(self) -> bytes:
+    def rest(self) -> bytes:
         """The last events, or the whole answer."""
         if not self.has_enough:  # what was held back became no stop string
             self._text = self._latest
@@ -168,9 +168,9 @@ class LegacyAnswer:
         try:
             frame = Frame.model_validate_json(encoded)
         except ValidationError as exc:
-            raise InternalError("The legacy worker sent something that is no frame") from exc
+            raise LegacyWorkerError("The legacy worker sent something that is no frame") from exc
         if frame.error_code:
-            raise InternalError(
+            raise LegacyWorkerError(
                 f"The legacy worker failed with code {frame.error_code}: {frame.text[:500]}"
             )
         # As LLaVA's page does: the prompt off, and the space that follows its last colon.

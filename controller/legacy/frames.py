@@ -39,3 +39,7 @@ class FrameFramer:
     def are_comments(self, frames: bytes) -> bool:
         """Never: each frame says something."""
         return not frames
+
+    def rest(self) -> bytes:
+        """Nothing: frames end themselves."""
+        return b""

@@ -18,7 +18,8 @@
     ├── RateLimitError           429   rate_limit_exceeded: this key's, with Retry-After
     ├── InternalError            500   internal_error: our fault; the log has the traceback
     │   ├── OutOfMemoryError     500   out_of_memory: needed and free
-    │   └── DeviceLostError      500   device_lost: nothing runs on the device until a restart
+    │   ├── DeviceLostError      500   device_lost: nothing runs on the device until a restart
+    │   └── LegacyWorkerError    500   a legacy worker says that it failed, or nothing readable
     ├── WorkerLostError          502   worker_lost: the worker went away during the answer
     ├── UnavailableError         503   with Retry-After
     │   ├── NoLiveWorkerError    503   no_live_worker: the name is known, nobody serves it now
@@ -201,6 +202,10 @@ class DeviceLostError(InternalError):
     """The device's context is dead: no request can run until the process has been restarted."""
 
     code = "device_lost"
+
+
+class LegacyWorkerError(InternalError):
+    """A legacy worker says that it failed, or says nothing that can be read."""
 
 
 class WorkerLostError(ParagoneError):

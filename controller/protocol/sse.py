@@ -27,7 +27,8 @@ class Event:
     @property
     def is_error(self) -> bool:
         """Whether the answer ends here with an error, whose body is the data."""
-        return self.event == "error"
+        # Servers that are not ours name no event.
+        return self.event == "error" or self.data.startswith('{"error"')
 
     @property
     def is_done(self) -> bool:

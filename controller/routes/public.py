@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, HTTPException, Response
 
 from controller.protocol.errors import ErrorBody, NotFoundError
 from controller.protocol.fleet import ModelEntry, ModelList
@@ -33,6 +33,8 @@ def public_router(registry: Registry) -> APIRouter:
     )
     async def show_model(name: str) -> ModelEntry:
         """One model that can answer now."""
+        if not name:  # a slash too many behind the list's own path
+            raise HTTPException(404)
         return registry.model(name)
 
     @router.post("/embeddings", responses={404: {"model": ErrorBody}}, status_code=404)

@@ -56,6 +56,8 @@ class Script:
     gate: asyncio.Event | None = None  # nothing is said before it is set
     refusal: ParagoneError | None = None  # answered instead, with its status
     error_event: ParagoneError | None = None  # ends a stream after two words
+    foreign_refusal: tuple[int, bytes] | None = None  # likewise, status and body of another server
+    last: bytes = sse.DONE  # what a stream ends with
     newline: bytes = b"\n"
     piece_bytes: int | None = None  # writes in pieces of this size, wherever events end
     stands_still: bool = False  # at the fault: another one kills it there
@@ -79,6 +81,7 @@ class MockWorker:
     script: Script = field(default_factory=Script)
     port: int = 0
     served_models: Sequence[str] | None = None  # names for GET /v1/models, as an external server
+    models_are_null: bool = False  # as Ollama says while it has none
     received: list[Received] = field(default_factory=list)
     listings: int = 0  # how often it was asked for its models
     listing_headers: dict[str, str] = field(default_factory=dict)
@@ -199,7 +202,8 @@ class MockWorker:
         self.listing_headers = headers
         status = 404 if self.served_models is None else 200
         data = [{"id": name, "object": "model"} for name in self.served_models or ()]
-        body = json.dumps({"object": "list", "data": data}).encode()
+        listing = {"object": "list", "data": None if self.models_are_null else data}
+        body = json.dumps(listing).encode()
         head = _head(status, {"content-type": "application/json"}, len(body))
         await self._write(writer, head + body)
 
@@ -209,6 +213,12 @@ class MockWorker:
             body = script.refusal.body().model_dump_json().encode()
             headers = {"content-type": "application/json", **script.refusal.headers()}
             await self._write(writer, _head(script.refusal.status, headers, len(body)) + body)
+            return True
+        if script.foreign_refusal is not None:
+            status, body = script.foreign_refusal
+            await self._write(
+                writer, _head(status, {"content-type": "text/html"}, len(body)) + body
+            )
             return True
         if script.gate is not None:
             await script.gate.wait()
@@ -295,7 +305,8 @@ class MockWorker:
             choices=[],
             usage=Usage(prompt_tokens=3, completion_tokens=4, total_tokens=7),
         )
-        await self._event(writer, event(Delta(), FinishReason.STOP) + sse.encode(last) + sse.DONE)
+        end = event(Delta(), FinishReason.STOP) + sse.encode(last)
+        await self._event(writer, end + script.last)
         if script.fault is Fault.BEFORE_TERMINATOR:
             await asyncio.sleep(0.05)
             return await self._fail(writer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.breaker import LONGEST_PAUSE_SECONDS, Breaker, BreakerState
+from controller.breaker import ERRORS_IN_A_ROW, LONGEST_PAUSE_SECONDS, Breaker, BreakerState
 
 
 def opened(failures: int) -> tuple[Breaker, float]:
@@ -67,3 +67,29 @@ def test_a_second_request_is_not_the_probe_and_does_not_end_it() -> None:
         with breaker.probe():
             pass
         assert breaker.is_probing
+
+
+def test_one_error_may_be_the_requests_fault_and_several_in_a_row_are_the_workers() -> None:
+    breaker = Breaker()
+    assert [breaker.stumble("it answered 500", 0.0) for _ in range(ERRORS_IN_A_ROW)] == (
+        [False] * (ERRORS_IN_A_ROW - 1) + [True]
+    )
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.reason == "it answered 500"
+
+
+def test_an_answer_between_them_makes_errors_single_ones() -> None:
+    breaker = Breaker()
+    for _ in range(5):
+        assert not breaker.stumble("it answered 500", 0.0)
+        breaker.succeed()
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_a_probe_that_is_answered_with_an_error_has_failed() -> None:
+    breaker, now = opened(1)
+    breaker.hear(now)
+    with breaker.probe():
+        assert breaker.stumble("it answered 500", now)
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.pause_until > now

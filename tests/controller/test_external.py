@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.protocol import sse
+from controller.protocol.errors import ErrorBody
 from controller.settings import ControllerSettings
 from tests.controller.conftest import Fleet, running_controller
 from tests.controller.mock_worker import Fault, MockWorker, Script
@@ -183,3 +185,71 @@ async def test_without_a_fleet_token_no_address_is_fetched(fleet: Fleet) -> None
 async def test_addresses_are_given_with_commas_between_them() -> None:
     settings = ControllerSettings(external="http://a:1, https://b/api")
     assert settings.external == ("http://a:1", "https://b/api")
+
+
+async def theirs(script: Script, *, stream: bool) -> tuple[httpx.Response, list[sse.Event]]:
+    """What a client gets of a server that answers so."""
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet, script=script)
+        await add(fleet, server.address)
+        reply = await fleet.ask("theirs", stream=stream)
+        return reply, list(sse.Decoder().feed(reply.content))
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "message", "kind"),
+    [
+        (400, b'{"error": "model is required"}', "model is required", "invalid_request_error"),
+        (500, b'{"error": {"code": 500, "message": "slot"}}', "slot", "server_error"),
+        (422, b'{"detail": [{"loc": ["body", "n"], "msg": "bad"}]}', "n: bad", None),
+        (404, b'{"detail": "Not Found"}', "Not Found", None),
+        (
+            400,
+            b'{"object": "error", "message": "too long", "type": "BadRequest"}',
+            "too long",
+            None,
+        ),
+        (429, b"slow down", "answered 429 without an explanation: slow down", "rate_limit_error"),
+        (502, b"<html>nginx</html>", "without an explanation: <html>nginx</html>", "server_error"),
+        (503, b"", "answered 503 without an explanation: an empty body", None),
+    ],
+)
+async def test_its_errors_reach_clients_in_openais_shape(
+    status: int, said: bytes, message: str, kind: str | None
+) -> None:
+    reply, _ = await theirs(Script(foreign_refusal=(status, said)), stream=True)
+    assert reply.status_code == status
+    assert reply.headers["content-type"] == "application/json"
+    error = ErrorBody.model_validate_json(reply.content).error
+    assert error.message.endswith(message)
+    assert kind is None or error.type == kind
+
+
+async def test_an_error_in_openais_shape_stays_as_it_came() -> None:
+    said = b'{"error":  {"message": "x", "type": "t", "more": 1}}'
+    reply, _ = await theirs(Script(foreign_refusal=(400, said)), stream=False)
+    assert reply.content == said
+    assert reply.headers["content-type"] == "text/html"
+
+
+async def test_its_error_event_ends_a_stream_and_is_not_taken_for_its_loss() -> None:
+    said = b'data: {"error": {"code": 500, "message": "boom", "type": "server_error"}}\n\n'
+    reply, events = await theirs(Script(last=said), stream=True)
+    assert reply.content.endswith(said)
+    assert events[-1].is_error
+    assert not any(event.is_done for event in events)
+
+
+@pytest.mark.parametrize("last", [b"data: [DONE]\n", b"data: [DONE]\n\n: bye\n\n"])
+async def test_an_end_that_is_said_a_little_otherwise_is_one(last: bytes) -> None:
+    _, events = await theirs(Script(last=last), stream=True)
+    assert events[-1].is_done
+
+
+async def test_a_server_that_has_no_models_yet_may_say_null() -> None:
+    async with running_controller(fleet_token=TOKEN) as fleet:
+        server = await external(fleet, models_are_null=True)
+        reply = await add(fleet, server.address)
+        assert reply.json()["models"] == []
+        server.models_are_null = False
+        await until(fleet.registry.has_live_worker)

@@ -171,10 +171,51 @@ async def test_the_openapi_document_describes_the_relayed_route_too(fleet: Fleet
 
 
 async def test_an_unknown_address_is_a_404_in_openais_shape(fleet: Fleet) -> None:
-    for reply in (
-        await fleet.client.get("/v1/nothing"),
-        await fleet.client.get("/v1/chat/completions"),
-    ):
-        assert reply.status_code == 404
-        assert reply.json()["error"]["code"] == "not_found"
-        assert reply.headers["x-request-id"].startswith("req-")
+    reply = await fleet.client.get("/v1/nothing")
+    assert reply.status_code == 404
+    assert reply.json()["error"]["code"] == "not_found"
+    assert reply.headers["x-request-id"].startswith("req-")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),  # a base address without /v1
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),  # one that had it already
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/models", "/v1/models"),
+        ("/v1/models/", "/v1/models"),
+        ("/v1/health", "/health"),
+        ("//health", "/health"),
+    ],
+)
+async def test_an_address_that_is_nearly_right_is_a_404_that_names_the_right_one(
+    fleet: Fleet, path: str, meant: str
+) -> None:
+    reply = await fleet.client.get(fleet.url + path)
+    assert reply.status_code == 404
+    assert reply.json()["error"]["message"].endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/v1/preview", "/worker_generate_stream"]
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS"])
+async def test_a_relayed_route_says_which_method_it_takes(
+    fleet: Fleet, path: str, method: str
+) -> None:
+    reply = await fleet.client.request(method, path)
+    assert reply.status_code == 405
+    assert reply.headers["allow"] == "POST"
+    if method != "HEAD":
+        assert reply.json()["error"]["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/metrics"])
+async def test_head_is_answered_as_get_without_the_body(fleet: Fleet, path: str) -> None:
+    whole = await fleet.client.get(path)
+    head = await fleet.client.head(path)
+    assert head.status_code == whole.status_code
+    assert head.content == b""
+    if path != "/metrics":  # whose body has changed since
+        assert head.headers["content-length"] == whole.headers["content-length"]

@@ -54,7 +54,13 @@ def test_whole_events_pass_unchanged_and_as_soon_as_they_are_whole(
         (b"data:[DONE]\n\n", True),
         (sse.encode_error(WorkerLostError("gone").body()), True),
         (b"data: 1\n\n", False),
-        (b"data: [DONE]\n", False),
+        (b"data: [DONE]\n", True),  # said, though the event was never ended
+        (b"data: [DONE]", True),
+        (b"data: [DON", False),
+        (b"data: [DONE]\n\n" + sse.PING, True),
+        (b"data: [DONE]\n\n" + sse.PING * 2, True),
+        (b'data: 1\n\ndata: {"error": {"message": "boom", "code": 500}}\n\n', True),  # llama.cpp's
+        (b'data: {"id": 1, "error": null}\n\n', False),
         (b"data: [DONE]\n\ndata: 2", False),
         (b'data: "[DONE]"\n\n', False),
         (b"", False),
@@ -66,6 +72,23 @@ def test_a_stream_is_complete_after_done_or_an_error_alone(stream: bytes, comple
     for position in range(len(stream)):
         framer.feed(stream[position : position + 1])
     assert framer.is_complete is complete
+    at_once = EventFramer()
+    at_once.feed(stream)
+    assert at_once.is_complete is complete
+
+
+@pytest.mark.parametrize("stream", [b"data: 1\n\ndata: [DONE]\n", b"data: 1\n\ndata: [DONE]"])
+def test_an_end_that_lacks_its_own_end_is_given_one(stream: bytes) -> None:
+    framer = EventFramer()
+    assert framer.feed(stream) == b"data: 1\n\n"
+    assert framer.rest() == sse.DONE
+
+
+@pytest.mark.parametrize("stream", [b"data: 1\n\n" + sse.DONE, b"data: 1\n\n", b"data: 1\n"])
+def test_nothing_is_put_behind_any_other_stream(stream: bytes) -> None:
+    framer = EventFramer()
+    framer.feed(stream)
+    assert framer.rest() == b""
 
 
 @pytest.mark.parametrize(

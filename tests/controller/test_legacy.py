@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from controller.breaker import ERRORS_IN_A_ROW
 from tests.controller.conftest import Fleet, question, running_controller
 from tests.controller.mock_worker import Fault, MockWorker, Script
 from tests.controller.test_relay import text_of
@@ -118,6 +119,14 @@ async def test_a_legacy_workers_failure_is_an_error_with_its_words(fleet: Fleet)
     reply = await fleet.ask("llava-v1.5-7b", stream=True)
     assert reply.status_code == 500
     assert "NETWORK ERROR" in reply.json()["error"]["message"]
+
+
+async def test_a_legacy_worker_that_only_fails_is_suspected(fleet: Fleet) -> None:
+    await joined(fleet, LlavaWorker(error_code=1))
+    for _ in range(ERRORS_IN_A_ROW):
+        assert await fleet.models() == ["llava-v1.5-7b"]
+        await fleet.ask("llava-v1.5-7b")
+    assert await fleet.models() == []
 
 
 async def test_a_legacy_worker_that_breaks_off_is_a_lost_one(fleet: Fleet) -> None:

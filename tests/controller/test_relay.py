@@ -9,7 +9,14 @@ import httpx
 import openai
 import pytest
 
-from controller.protocol.errors import BadImageError, DrainingError, InternalError, QueueFullError
+from controller.breaker import ERRORS_IN_A_ROW
+from controller.protocol.errors import (
+    BadImageError,
+    DrainingError,
+    InternalError,
+    QueueFullError,
+    WorkerLostError,
+)
 from controller.protocol.fleet import WorkerLoad, WorkerState
 from tests.controller.conftest import Fleet, question, running_controller
 from tests.controller.mock_worker import WORDS, Fault, MockWorker, Script
@@ -249,6 +256,39 @@ async def test_a_workers_400_passes_as_it_is(fleet: Fleet) -> None:
     assert reply.status_code == 400
     assert reply.json() == refusal.body().model_dump()
     assert await fleet.models() == ["demo"]
+
+
+async def test_a_worker_that_answers_errors_alone_does_not_draw_what_others_could_answer(
+    fleet: Fleet,
+) -> None:
+    await fleet.worker("broken", script=Script(refusal=InternalError("a dead device")))
+    await fleet.worker("sound")
+    statuses = [(await fleet.ask()).status_code for _ in range(40)]
+    # No heartbeat has come since the last of them, so that it was not tried again.
+    assert statuses.count(500) == ERRORS_IN_A_ROW
+    assert statuses.count(200) == 40 - ERRORS_IN_A_ROW
+
+
+async def test_a_single_error_passes_and_is_not_asked_of_another(fleet: Fleet) -> None:
+    worker = await fleet.worker(script=Script(refusal=InternalError("this request")))
+    reply = await fleet.ask()
+    assert reply.status_code == 500
+    assert len(worker.received) == 1
+    assert await fleet.models() == ["demo"]
+
+
+async def test_a_refusal_is_no_answer_in_the_times_that_are_counted(fleet: Fleet) -> None:
+    await fleet.worker(script=Script(refusal=BadImageError("image 1 is not an image")))
+    await fleet.ask()
+    assert "time_to_first_token_seconds_count" not in (await fleet.client.get("/metrics")).text
+
+
+async def test_who_has_lost_the_worker_behind_it_is_passed_over(fleet: Fleet) -> None:
+    lost = WorkerLostError("it went away")
+    first = await fleet.worker("a", script=Script(refusal=lost))
+    await fleet.worker("b", load=WorkerLoad(running=50))
+    assert (await fleet.ask()).headers["x-worker-id"] == "b"
+    assert len(first.received) == 1
 
 
 async def test_a_full_workers_request_goes_to_another(fleet: Fleet) -> None:
