@@ -9,6 +9,7 @@ import torch
 
 from controller.protocol.errors import BadRequestError, ModelNotFoundError
 from controller.protocol.fleet import Quantisation
+from tests.checkpoint import tiny_models
 from tests.engine.tensors import tensor_bytes
 from tests.engine.test_transformers_model import GREEDY, ORACLE, first_tokens
 from tests.engine.test_transformers_model import request as asked
@@ -16,6 +17,7 @@ from worker.checkpoint import errors
 from worker.checkpoint.load import load_checkpoint
 from worker.checkpoint.shared import LoraSpec, load_shared
 from worker.checkpoint.spec import LoadSpec
+from worker.checkpoint.survey import survey
 from worker.engine.slot_model import SlotModel
 from worker.engine.transformers_model import TransformersModel
 
@@ -173,6 +175,43 @@ def test_an_adapter_comes_and_goes_and_leaves_no_bytes(loras):
     assert first_tokens(TransformersModel(*shared.checkpoints), of("one"), 8, GREEDY) == expected
     with pytest.raises(BadRequestError, match="is no adapter"):
         model.dismiss("base")
+
+
+def in_half(folder):
+    """A copy of a checkpoint whose config says that it is in half precision."""
+    config = json.loads((folder / "config.json").read_text())
+    parts = {
+        key: {**value, "dtype": "float16"}
+        for key, value in config.items()
+        if key.endswith("_config") and isinstance(value, dict)
+    }
+    half = {**config, **parts, "torch_dtype": "float16", "dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(half))
+    return folder
+
+
+@pytest.fixture
+def dtypes_set(monkeypatch):
+    """What torch's default dtype, which is that of all threads, is set to."""
+    seen, set_default = set(), torch.set_default_dtype
+
+    def record(dtype):
+        seen.add(dtype)
+        set_default(dtype)
+
+    monkeypatch.setattr(torch, "set_default_dtype", record)
+    return seen
+
+
+@pytest.mark.parametrize("family", ["llava", "idefics3"])
+def test_checks_of_a_checkpoint_leave_the_numbers_of_other_threads_alone(
+    family, tmp_path, dtypes_set
+):
+    """Such as those of an adapter that is read while the model's thread makes steps."""
+    tiny_models.save(family, tmp_path)
+    dtypes_set.clear()
+    survey(LoadSpec(str(in_half(tmp_path)), device="cpu", dtype="float32"))
+    assert dtypes_set <= {torch.float32}
 
 
 def test_what_does_not_share_the_base_is_told_why(loras, tmp_path):

@@ -44,11 +44,15 @@ def skeleton(
 ) -> Any:  # noqa: ANN401
     """The model without data. Its config is a copy, since building a model settles parts of it.
 
+    Its numbers have torch's default dtype, whatever the config says: transformers would change that
+    default meanwhile, for all threads, one of which may be running a model.
+
     Raises:
         FormatError: the config does not make a model.
         CheckpointError: the model, or this machine, has no such attention.
     """
     config = copy.deepcopy(config)
+    _take_default_dtype(config)
     if attn_implementation is not None:
         config._attn_implementation = attn_implementation  # noqa: SLF001 - as from_pretrained does
     try:
@@ -68,6 +72,15 @@ def skeleton(
             f"{model_class.__name__} here: {reason}. Without the flag, transformers chooses"
         ) from error
     return model
+
+
+def _take_default_dtype(config: Any) -> None:  # noqa: ANN401
+    """Makes a config, and those of the parts of its model, be of torch's default dtype."""
+    config.dtype = torch.get_default_dtype()
+    for name in config.sub_configs:
+        part = getattr(config, name, None)
+        if part is not None:
+            _take_default_dtype(part)
 
 
 def require_tensors(
@@ -130,6 +143,7 @@ def rehearse(
         _, loaded = model_class.from_pretrained(
             None,
             config=copy.deepcopy(config),
+            dtype=torch.get_default_dtype(),  # see `skeleton`
             state_dict=shapes,
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,  # reported below, with all names
