@@ -136,12 +136,15 @@ def install_errors(app: FastAPI) -> None:
     async def on_anything_else(request: Request, exc: Exception) -> Response:
         current = request.scope.get("state", {}).get("request_id", "unknown")
         _log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-        return error_response(
+        response = error_response(
             InternalError(
                 f"{type(exc).__name__} while answering {request.url.path}; the log of this "
                 f"process has the cause under request id {current}"
             )
         )
+        # The server closes the connection; a client that is not told would send its next request.
+        response.headers["connection"] = "close"
+        return response
 
     app.add_exception_handler(ParagoneError, on_paragone_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)

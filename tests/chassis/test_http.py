@@ -20,6 +20,7 @@ from controller.chassis.http import (
 )
 from controller.chassis.logs import request_id
 from controller.protocol.errors import QueueFullError
+from tests.worker.servers import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +100,14 @@ async def test_an_unexpected_error_is_a_500_that_says_where_to_look(
     assert "ZeroDivisionError" in message
     assert "mine" in message
     assert any(record.exc_info for record in caplog.records)
+
+
+async def test_after_an_unexpected_error_the_next_request_is_answered(process: Process) -> None:
+    async with serving(process.app) as url, httpx.AsyncClient(base_url=url) as client:
+        for _ in range(5):
+            reply = await client.get("/broken")
+            assert (reply.status_code, reply.headers["connection"]) == (500, "close")
+            assert (await client.get("/id")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ def root(tmp_path):
         (tmp_path / "models" / name).mkdir(parents=True)
     (tmp_path / "secret").mkdir()
     (tmp_path / "models" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "models" / "circle").symlink_to(tmp_path / "models" / "circle")
     return tmp_path / "models"
 
 
@@ -68,6 +69,9 @@ async def test_an_adapter_is_served_until_it_is_unloaded_and_controllers_know(ro
         ("owner/name", 400),
         ("bad", 400),
         ("", 400),
+        ("zh\0", 400),
+        ("x" * 5_000, 400),
+        ("circle", 400),
     ],
 )
 async def test_an_adapter_lies_below_the_folder_that_was_named(root, path, status):

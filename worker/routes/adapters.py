@@ -76,14 +76,18 @@ def _allowed(root: Path, path: str) -> Path:
         BadRequestError: it is no folder.
     """
     root = root.resolve()
-    folder = (root / path).resolve()
+    try:
+        folder = (root / path).resolve()
+        is_there = folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as exc:  # too long, links in a circle, a NUL
+        raise BadRequestError(f"lora_path: it is no path ({exc})", param="lora_path") from exc
     if not folder.is_relative_to(root) or folder == root:
         raise PermissionDeniedError(
             "lora_path: adapters lie below the folder of --runtime-lora-root (without it, the one "
             "that holds the base)",
             param="lora_path",
         )
-    if not folder.is_dir():
+    if not is_there:
         raise BadRequestError(f"lora_path: there is no folder {path}", param="lora_path")
     return folder
 
