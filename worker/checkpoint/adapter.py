@@ -15,7 +15,7 @@ from worker.checkpoint.errors import AdapterError
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.headers import read_headers
 from worker.checkpoint.lora import LoraPair, scaling_of
-from worker.checkpoint.partial import ADAPTER_FILES
+from worker.checkpoint.partial import ADAPTER_FILES, adapter_settings
 from worker.checkpoint.plan import AdapterSource
 from worker.checkpoint.preflight import some
 from worker.checkpoint.quantise import quiet_bitsandbytes
@@ -37,7 +37,7 @@ def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
         AdapterError: it is no LoRA, or aims at modules that the model lacks, or at other shapes.
     """
     folder = source.folder
-    settings = folder.json("adapter_config.json") or {}
+    settings = adapter_settings(folder)
     kind = str(settings.get("peft_type", "unknown"))
     if kind != "LORA":
         raise AdapterError(f"{folder.path} is a {kind} adapter; LoRA is what is supported")
@@ -67,7 +67,7 @@ def check_adapter(bones: Any, source: AdapterSource) -> None:  # noqa: ANN401
 
 def is_plain(source: AdapterSource) -> bool:
     """Whether an adapter is two matrices a linear layer and nothing else, so that it can share."""
-    settings = source.folder.json("adapter_config.json") or {}
+    settings = adapter_settings(source.folder)
     if settings.get("use_dora") or settings.get("fan_in_fan_out"):
         return False
     headers = read_headers(_file(source.folder))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
@@ -16,8 +17,10 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from worker.checkpoint import llava
+from controller.protocol.errors import ParagoneError
+from worker.checkpoint import llava, native_plan
 from worker.checkpoint.errors import ArchitectureError, FormatError, TemplateError
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.llava_prompt import LlavaPrompting
@@ -114,10 +117,15 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     config = _config(
         folder,
         lambda: AutoConfig.from_pretrained(
-            folder.path, trust_remote_code=spec.trust_remote_code, **rope
+            folder.path, trust_remote_code=native_plan.model_code(folder) is not None, **rope
         ),
     )
-    tokenizer = load_tokenizer(folder, config, num_embeddings=config.get_text_config().vocab_size)
+    tokenizer = load_tokenizer(
+        folder,
+        config,
+        num_embeddings=config.get_text_config().vocab_size,
+        trust_remote_code=spec.trust_remote_code,
+    )
     template = _template(plan, spec, tokenizer.tokenizer)
     if template is None:
         raise TemplateError(
@@ -125,7 +133,7 @@ def _text(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
             f"{plan.architecture}; choose one with --chat-template"
         )
     return ModelFamily(
-        model_class=AutoModelForCausalLM._model_mapping[type(config)],  # noqa: SLF001
+        model_class=_class_of(AutoModelForCausalLM, config, folder),
         config=config,
         tokenizer=tokenizer.tokenizer,
         prompting=TextPrompting(tokenizer, template),
@@ -137,7 +145,9 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     path = plan.tokenizer_folder.path
     config = _config(
         plan.tokenizer_folder,
-        lambda: AutoConfig.from_pretrained(path, trust_remote_code=spec.trust_remote_code),
+        lambda: AutoConfig.from_pretrained(
+            path, trust_remote_code=native_plan.model_code(plan.tokenizer_folder) is not None
+        ),
     )
     if config.is_encoder_decoder:
         raise ArchitectureError(
@@ -160,14 +170,51 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
     image_token_id = _image_token_id(config, processor)
     prompting = NativePrompting(processor, template, image_token_id=image_token_id)
     return ModelFamily(
-        model_class=AutoModelForImageTextToText._model_mapping[type(config)],  # noqa: SLF001
+        model_class=_class_of(AutoModelForImageTextToText, config, plan.tokenizer_folder),
         config=config,
         tokenizer=processor.tokenizer,
         prompting=prompting,
         template=template,
         image_token_id=image_token_id,
-        image_tokens=prompting.image_tokens((_SQUARE, _SQUARE)),
+        image_tokens=_count_image_tokens(prompting, path),
     )
+
+
+def _count_image_tokens(prompting: NativePrompting, path: Path) -> int:
+    """The tokens of a square image; the first that processor and template are tried with.
+
+    Raises:
+        TemplateError: they make no prompt with an image.
+    """
+    try:
+        return prompting.image_tokens((_SQUARE, _SQUARE))
+    except (
+        ParagoneError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError
+    ) as error:  # fmt: skip
+        raise TemplateError(
+            f"the chat template and the processor of {path} make no prompt with an image: "
+            f"{' '.join(str(error).split())}. Compare chat_template.*, processor_config.json and "
+            "preprocessor_config.json with those of the original download, or choose a template "
+            "with --chat-template"
+        ) from error
+
+
+def _class_of(auto: Any, config: Any, folder: CheckpointFolder) -> Any:  # noqa: ANN401
+    """The model's class: transformers' own for the config, else that of the folder's own code.
+
+    Raises:
+        FormatError: the code cannot be run.
+    """
+    reference = native_plan.model_code(folder)
+    if reference is None:
+        return auto._model_mapping[type(config)]  # noqa: SLF001 - there is no public way to ask
+    try:
+        return get_class_from_dynamic_module(reference, folder.path)
+    except Exception as error:  # whatever the code of others raises
+        raise FormatError(
+            f"the code that came with {folder.path} ({reference}) cannot be run with transformers "
+            f"{transformers.__version__}: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _config(folder: CheckpointFolder, make: Callable[[], Any]) -> Any:  # noqa: ANN401
@@ -178,7 +225,17 @@ def _config(folder: CheckpointFolder, make: Callable[[], Any]) -> Any:  # noqa: 
     """
     try:
         return make()
-    except (StrictDataclassError, OSError, ValueError, TypeError, KeyError) as error:
+    except (
+        StrictDataclassError,
+        ArithmeticError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise FormatError(
             f"{folder.path}/config.json does not make a model: {reason}. Compare it with the one "

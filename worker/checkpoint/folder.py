@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from worker.checkpoint import kinds
 from worker.checkpoint.errors import FormatError, IncompleteError, PathError, UnsafeFileError
+from worker.checkpoint.kinds import require_kinds
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What of a repository is worth fetching; the rest are other frameworks' copies of the weights.
@@ -22,6 +24,8 @@ _WHOLE = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
+
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,22 @@ class CheckpointFolder:
 
         Raises:
             PathError: there is no such folder.
-            FormatError: its ``config.json`` is not a JSON object.
+            FormatError: its ``config.json`` is not a JSON object, or one of other kinds of values.
         """
         if not path.is_dir():
             kind = "a file, not a folder" if path.exists() else "not there"
             raise PathError(f"{path} is {kind}; a checkpoint is a folder with a config.json")
-        return cls(path, read_json(path / "config.json") or {}, revision)
+        config = read_json(path / "config.json") or {}
+        require_kinds(config, kinds.CONFIG, origin=path / "config.json")
+        return cls(path, config, revision)
 
     def has(self, name: str) -> bool:
-        """Whether the folder has a file of this name."""
-        return (self.path / name).is_file()
+        """Whether the folder has a file of this name.
+
+        Raises:
+            IncompleteError: it has a link of this name, which leads nowhere.
+        """
+        return is_there(self.path / name)
 
     def json(self, name: str) -> Mapping[str, Any] | None:
         """A JSON object of the folder; None where there is no such file."""
@@ -91,12 +101,38 @@ class CheckpointFolder:
         return tuple(self.path / name for name in names)
 
     def listing(self, limit: int = 12) -> str:
-        """The folder's file names, for an error message."""
-        names = sorted(entry.name for entry in self.path.iterdir())
+        """The folder's file names, for an error message; folders with a slash."""
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in self.path.iterdir())
         if not names:
             return "nothing"
         more = f" and {len(names) - limit} more" if len(names) > limit else ""
         return ", ".join(names[:limit]) + more
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file at a path.
+
+    Raises:
+        IncompleteError: there is a link that leads nowhere. What it stood for would else be taken
+            for something that the checkpoint does without.
+    """
+    if path.is_symlink() and not path.exists():
+        raise IncompleteError(
+            f"{path} is a link to {path.readlink()}, which is not there. Copy the folder with what "
+            "its links lead to (cp -rL; the hub's cache keeps files apart from their names), or "
+            "download it again"
+        )
+    return path.is_file()
+
+
+def require_fetched(path: Path) -> None:
+    """Raises an IncompleteError for what Git leaves in place of a large file."""
+    with path.open("rb") as stream:
+        if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise IncompleteError(
+                f"{path} is not the file itself but Git's note of where it lies; fetch it with: "
+                f"git -C {path.parent} lfs pull"
+            )
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:
@@ -104,9 +140,11 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
 
     Raises:
         FormatError: the file is not a JSON object.
+        IncompleteError: the file is not there but for its name.
     """
-    if not path.is_file():
+    if not is_there(path):
         return None
+    require_fetched(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -121,8 +159,15 @@ def looks_like_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def locate(path: str, *, revision: str | None = None) -> CheckpointFolder:
+def locate(
+    path: str, *, revision: str | None = None, with_code: bool = False
+) -> CheckpointFolder:  # fmt: skip
     """The folder that ``path`` means: a local one, or the cached copy of a hub repository.
+
+    Args:
+        path: what was asked for.
+        revision: branch, tag or commit, where the hub is asked.
+        with_code: whether a repository's own code is wanted too.
 
     Raises:
         PathError: neither is there; the message says which were tried.
@@ -130,12 +175,12 @@ def locate(path: str, *, revision: str | None = None) -> CheckpointFolder:
     local = Path(path).expanduser()
     if local.exists() or not looks_like_hub_id(path):
         return CheckpointFolder.open(local)
-    folder = fetch(path, revision=revision)
+    folder = fetch(path, revision=revision, with_code=with_code)
     # A hub snapshot's folder is named by its commit.
     return CheckpointFolder.open(folder, revision=folder.name)
 
 
-def fetch(repository: str, *, revision: str | None = None) -> Path:
+def fetch(repository: str, *, revision: str | None = None, with_code: bool = False) -> Path:
     """The folder of a hub repository, downloaded where needed; honours ``HF_HUB_OFFLINE``.
 
     Raises:
@@ -147,7 +192,8 @@ def fetch(repository: str, *, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_HUB_PATTERNS))
+        patterns = [*_HUB_PATTERNS, *(["*.py"] if with_code else [])]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
         raise PathError(
             f"there is no folder {repository!r} here, and as a repository of the Hugging Face hub "

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from worker.checkpoint import llava, llava_plan, native_plan
-from worker.checkpoint.errors import BaseModelError
+from worker.checkpoint import kinds, llava, llava_plan, native_plan
+from worker.checkpoint.errors import BaseModelError, IncompleteError
 from worker.checkpoint.folder import CheckpointFolder, locate
+from worker.checkpoint.kinds import require_kinds
 from worker.checkpoint.partial import (
+    NON_LORA_FILES,
     PROJECTOR_FILES,
     is_adapter,
     open_base,
@@ -42,13 +44,18 @@ def plan_load(spec: LoadSpec) -> LoadPlan:
     Raises:
         CheckpointError: any of its kinds; the message names the cause.
     """
-    return _plan_folder(locate(spec.model_path, revision=spec.revision), spec)
+    folder = locate(spec.model_path, revision=spec.revision, with_code=spec.trust_remote_code)
+    return _plan_folder(folder, spec)
 
 
 def _plan_folder(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
+    if llava.is_original(folder.config):
+        require_kinds(folder.config, kinds.ORIGINAL, origin=folder.path / "config.json")
     for row in FORMATS:
         if row.recognises(folder):
             return row.plan(folder, spec)
+    if spec.trust_remote_code and native_plan.brings_code(folder):
+        return native_plan.plan_with_code(folder, spec)
     known = native_plan.known_types()
     raise why_unrecognised(
         folder,
@@ -67,6 +74,12 @@ def _plan_adapter(folder: CheckpointFolder, spec: LoadSpec) -> LoadPlan:
             "model"
         )
     require_adapter_weights(folder)
+    projector = folder.first(*NON_LORA_FILES)
+    if projector is not None and not folder.config:
+        raise IncompleteError(
+            f"{folder.path} is a LLaVA adapter ({projector.name}) without its config.json, which "
+            "says how it sees. Copy it from the original download"
+        )
     # The base is whole by itself.
     plan = _plan_folder(base, replace(spec, model_base=None))
     return replace(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.checkpoint import kinds
+from worker.checkpoint.kinds import require_kinds
 from worker.checkpoint.plan import LoadPlan
 
 
@@ -24,10 +26,16 @@ class GenerationDefaults:
 
 
 def generation_config(plan: LoadPlan) -> Mapping[str, Any]:
-    """The checkpoint's ``generation_config.json``, else its base's; empty where neither has one."""
+    """The checkpoint's ``generation_config.json``, else its base's; empty where neither has one.
+
+    Raises:
+        FormatError: a value of it is of another kind than it is read as.
+    """
     for folder in (plan.folder, plan.base):
         found = folder.json("generation_config.json") if folder is not None else None
-        if found is not None:
+        if folder is not None and found is not None:
+            origin = folder.path / "generation_config.json"
+            require_kinds(found, kinds.GENERATION, origin=origin)
             return found
     return {}
 

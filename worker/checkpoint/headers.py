@@ -7,12 +7,12 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from worker.checkpoint.errors import IncompleteError
+from worker.checkpoint.errors import FormatError, IncompleteError
+from worker.checkpoint.folder import require_fetched
 
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
-
-_LFS_POINTER = b"version https://git-lfs"
 
 # safetensors' names of dtypes: torch's name, bytes an element
 DTYPES: dict[str, tuple[str, int]] = {
@@ -28,6 +28,10 @@ DTYPES: dict[str, tuple[str, int]] = {
     "BOOL": ("bool", 1),
     "F8_E4M3": ("float8_e4m3fn", 1),
     "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E8M0": ("float8_e8m0fnu", 1),
+    "U64": ("uint64", 8),
+    "U32": ("uint32", 4),
+    "U16": ("uint16", 2),
 }
 
 
@@ -53,14 +57,10 @@ def read_headers(file: Path) -> list[TensorHeader]:
 
     Raises:
         IncompleteError: the file is cut short or damaged, or stands for one that was not fetched.
+        FormatError: it has a dtype that is not known.
         UnsafeFileError: the pickle holds more than tensors.
     """
-    with file.open("rb") as stream:
-        if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise IncompleteError(
-                f"{file} is not the file itself but Git's note of where it lies; fetch it with: "
-                f"git -C {file.parent} lfs pull"
-            )
+    require_fetched(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     # Pickles need torch; imported on use, so that looking at safetensors stays fast.
@@ -78,32 +78,42 @@ def _read_safetensors(file: Path) -> list[TensorHeader]:
             raise IncompleteError(f"{file} is cut short: {size} bytes; download or copy it again")
         (length,) = struct.unpack("<Q", prefix)
         if length > _MAX_HEADER_BYTES:
-            raise IncompleteError(f"{file} is damaged: its header claims {length} bytes")
+            raise IncompleteError(
+                f"{file} is damaged, or no safetensors file: its header claims {length} bytes; "
+                "download or copy it again"
+            )
         raw = stream.read(length)
     try:
-        entries = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        headers = [
+            _header(file, name, entry, data_start=8 + length)
+            for name, entry in json.loads(raw).items()
+            if name != "__metadata__"
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise IncompleteError(
-            f"{file} is damaged or cut short: its header does not parse"
+            f"{file} is damaged or cut short: its header does not parse; download or copy it again"
         ) from error
-    headers = []
-    end = 0
-    for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
-        begin, stop = entry["data_offsets"]
-        end = max(end, stop)
-        dtype, item_bytes = DTYPES.get(entry["dtype"], (None, 0))
-        if dtype is None or math.prod(entry["shape"]) * item_bytes != stop - begin:
-            raise IncompleteError(
-                f"{file} is damaged: {name} is said to have {stop - begin} bytes, which is not "
-                f"{entry['shape']} of {entry['dtype']}"
-            )
-        start = 8 + length + begin
-        headers.append(TensorHeader(name, tuple(entry["shape"]), dtype, stop - begin, file, start))
-    expected = 8 + length + end
+    expected = max((h.offset + h.num_bytes for h in headers if h.offset), default=8 + length)
     if size < expected:
         raise IncompleteError(
             f"{file} is cut short: {size} of {expected} bytes; download or copy it again"
         )
     return headers
+
+
+def _header(file: Path, name: str, entry: Any, *, data_start: int) -> TensorHeader:  # noqa: ANN401
+    begin, stop = entry["data_offsets"]
+    if entry["dtype"] not in DTYPES:
+        raise FormatError(
+            f"{file} holds {name} as {entry['dtype']}, which cannot be read here; known are "
+            f"{', '.join(DTYPES)}"
+        )
+    dtype, item_bytes = DTYPES[entry["dtype"]]
+    if begin < 0 or math.prod(entry["shape"]) * item_bytes != stop - begin:
+        raise IncompleteError(
+            f"{file} is damaged: {name} is said to have {stop - begin} bytes, which is not "
+            f"{entry['shape']} of {entry['dtype']}; download or copy it again"
+        )
+    return TensorHeader(
+        name, tuple(entry["shape"]), dtype, stop - begin, file, data_start + begin
+    )  # fmt: skip

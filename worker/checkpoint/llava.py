@@ -14,6 +14,7 @@ from typing import Any
 from worker.checkpoint import llava_mpt
 from worker.checkpoint.errors import ArchitectureError, FormatError, TowerError
 from worker.checkpoint.folder import CheckpointFolder
+from worker.checkpoint.pinpoints import read_pinpoints
 from worker.checkpoint.plan import ImageSetup, LoadPlan
 from worker.checkpoint.tower import Tower, find_tower, rename_tower_tensor
 
@@ -158,7 +159,7 @@ def image_setup(config: Mapping[str, Any], tower: Tower) -> ImageSetup:
                 f"mm_patch_merge_type {merge!r} is not supported; known is spatial_unpad"
             )
         # The original lists (width, height), transformers (height, width). The order decides ties.
-        pinpoints = tuple((int(h), int(w)) for w, h in config["image_grid_pinpoints"])
+        pinpoints = tuple((h, w) for w, h in read_pinpoints(config, tile))
     elif aspect_ratio not in {"pad", "square"}:
         raise ArchitectureError(
             f"image_aspect_ratio {aspect_ratio!r} is not supported; known are square, pad, "
@@ -194,6 +195,9 @@ def llava_config(config: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
     """
     setup = image_setup(config, tower)
     text = language_config(config)
+    if text.get("vocab_size") is None:
+        raise FormatError("the config.json of an original LLaVA checkpoint lacks vocab_size")
+    select_layer = config.get("mm_vision_select_layer")
     built: dict[str, Any] = {
         "model_type": _model_type(setup),
         "text_config": text,
@@ -202,7 +206,7 @@ def llava_config(config: Mapping[str, Any], tower: Tower) -> dict[str, Any]:
         "image_seq_length": setup.tokens_per_tile,
         # A single linear layer is followed by nothing; see `projector.py`.
         "projector_hidden_act": "gelu",
-        "vision_feature_layer": int(config.get("mm_vision_select_layer", -2)),
+        "vision_feature_layer": -2 if select_layer is None else int(select_layer),
         "vision_feature_select_strategy": select_strategy(config, tower),
         "tie_word_embeddings": bool(text.get("tie_word_embeddings", False)),
     }
@@ -295,7 +299,7 @@ def module_names(name: str) -> tuple[str, ...]:
 def template_name(config: Mapping[str, Any]) -> str:
     """The chat template, by name, that models of this kind were trained with."""
     language_model = language_model_type(config)
-    if language_model == "llama" and int(config.get("vocab_size", 0)) >= _LLAMA_3_VOCABULARY:
+    if language_model == "llama" and int(config.get("vocab_size") or 0) >= _LLAMA_3_VOCABULARY:
         return "llava_llama_3"
     return {
         "llama": "vicuna_v1",

@@ -134,6 +134,7 @@ def _llava_plan(
         sources=sources,
         tokenizer_folder=tokenizer_folder,
         context_length=llava.context_length(config),
+        tower=tower.folder,
         image=llava.image_setup(config, tower),
         template=llava.template_name(config),
     )

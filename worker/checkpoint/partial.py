@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from worker.checkpoint import kinds
 from worker.checkpoint.errors import BaseModelError, IncompleteError, PathError
 from worker.checkpoint.folder import CheckpointFolder, locate
+from worker.checkpoint.kinds import require_kinds
 from worker.checkpoint.spec import LoadSpec
 
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 NON_LORA_FILES = ("non_lora_trainables.safetensors", "non_lora_trainables.bin")
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -25,6 +30,17 @@ def require_adapter_weights(folder: CheckpointFolder) -> None:
             f"{folder.path} has an adapter_config.json and no {' or '.join(ADAPTER_FILES)}. "
             f"It holds: {folder.listing()}"
         )
+
+
+def adapter_settings(folder: CheckpointFolder) -> Mapping[str, Any]:
+    """What ``adapter_config.json`` says; empty where there is none.
+
+    Raises:
+        FormatError: it is no JSON object, or has a value of another kind than it is read as.
+    """
+    found = folder.json("adapter_config.json") or {}
+    require_kinds(found, kinds.ADAPTER, origin=folder.path / "adapter_config.json")
+    return found
 
 
 def weights_of(folder: CheckpointFolder) -> tuple[Path, ...]:
@@ -51,8 +67,7 @@ def open_base(folder: CheckpointFolder, spec: LoadSpec, why: str) -> CheckpointF
             return locate(spec.model_base)
         except PathError as error:
             raise BaseModelError(f"the base (--model-base) cannot be opened: {error}") from error
-    adapter = folder.json("adapter_config.json") or {}
-    named = adapter.get("base_model_name_or_path")
+    named = adapter_settings(folder).get("base_model_name_or_path")
     if not named:
         raise BaseModelError(
             f"{folder.path} is not a whole model: give the language model that {why} "

@@ -199,6 +199,7 @@ class LoadPlan:
     tokenizer_folder: CheckpointFolder
     context_length: int | None
     base: CheckpointFolder | None = None
+    tower: CheckpointFolder | None = None  # that an original checkpoint names
     adapter: AdapterSource | None = None
     image: ImageSetup | None = None
     template: str | None = None  # one of ours, by name; None: the tokenizer's or processor's own

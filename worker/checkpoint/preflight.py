@@ -27,6 +27,7 @@ from worker.checkpoint.spec import AttentionName
 
 # What transformers' classes raise for a config that they cannot follow.
 _UNMADE = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     ImportError,
@@ -198,7 +199,8 @@ def _blame(plan: LoadPlan, part: Part) -> Callable[[str], CheckpointError]:
 
 
 def _home(plan: LoadPlan, part: Part) -> CheckpointFolder:
-    return plan.base if part is Part.LANGUAGE_MODEL and plan.base is not None else plan.folder
+    homes = {Part.LANGUAGE_MODEL: plan.base, Part.VISION_TOWER: plan.tower}
+    return homes.get(part) or plan.folder
 
 
 def _shape(shape: tuple[int, ...]) -> str:

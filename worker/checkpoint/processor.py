@@ -16,13 +16,13 @@ from transformers.models.auto.processing_auto import processor_class_from_name
 
 from worker.checkpoint.errors import TokenizerError
 from worker.checkpoint.folder import CheckpointFolder
-from worker.checkpoint.tokens import require_tokenizer_file
+from worker.checkpoint.partial import PROCESSOR_FILES
+from worker.checkpoint.vocabulary import damage, require_vocabulary_file
 
 _VIDEO = "video_processor"
 # Where a checkpoint may name its processor's class, in transformers' order.
 _NAMING_FILES = (
-    "processor_config.json",
-    "preprocessor_config.json",
+    *PROCESSOR_FILES,
     "video_preprocessor_config.json",
     "tokenizer_config.json",
 )
@@ -40,10 +40,10 @@ def load_processor(folder: CheckpointFolder, config: Any, *, trust_remote_code: 
         TokenizerError: it cannot be made; says which package or which file is missing.
     """
     path = folder.path
-    require_tokenizer_file(folder)
-    if folder.first(*_NAMING_FILES[:2]) is None:
+    require_vocabulary_file(folder)
+    if folder.first(*PROCESSOR_FILES) is None:
         raise TokenizerError(
-            f"{path} has no processor, which prepares images ({' or '.join(_NAMING_FILES[:2])}). "
+            f"{path} has no processor, which prepares images ({' or '.join(PROCESSOR_FILES)}). "
             f"It holds: {folder.listing()}. Copy it from the original download"
         )
     try:
@@ -51,9 +51,36 @@ def load_processor(folder: CheckpointFolder, config: Any, *, trust_remote_code: 
             made_for_both = _class_of(folder, config)
             if made_for_both is not None and _VIDEO in made_for_both.get_attributes():
                 return _for_images_alone(made_for_both).from_pretrained(path)
-        return AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        raise TokenizerError(f"the processor of {path} cannot be made: {_reason(error)}") from error
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises nothing more specific
+        reason = damage(folder) or _reason(error)
+        raise TokenizerError(f"the processor of {path} cannot be made: {reason}") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise TokenizerError(
+            f"the processor of {path} cannot be made: its files name no class that prepares images "
+            f"and text (processor_class), only a {type(processor).__name__}"
+        )
+    _complete(processor, folder, config)
+    return processor
+
+
+def _complete(processor: Any, folder: CheckpointFolder, config: Any) -> None:  # noqa: ANN401
+    """Tells Llava's and LlavaNext's processors what their files say only since transformers 4.46.
+
+    By it they count an image's tokens; earlier the model did, by its own config.
+    """
+    if not hasattr(processor, "num_additional_image_tokens"):
+        return
+    encoder = config.vision_config
+    if processor.patch_size is None:
+        processor.patch_size = encoder.patch_size
+    if processor.vision_feature_select_strategy is None:
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    said = [folder.json(file) or {} for file in PROCESSOR_FILES]
+    if not any("num_additional_image_tokens" in settings for settings in said):
+        # The class token, which other encoders lack.
+        has_class_token = str(encoder.model_type).startswith("clip")
+        processor.num_additional_image_tokens = int(has_class_token)
 
 
 def _class_of(folder: CheckpointFolder, config: Any) -> Any:  # noqa: ANN401

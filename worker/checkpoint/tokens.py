@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from worker.checkpoint.errors import TokenizerError
 from worker.checkpoint.folder import CheckpointFolder
+from worker.checkpoint.vocabulary import damage, require_vocabulary_file
 
 
 class PieceEncoder(Protocol):
@@ -121,14 +122,19 @@ class LoadedTokenizer:
 
 
 def load_tokenizer(
-    folder: CheckpointFolder, config: Any, *, num_embeddings: int  # noqa: ANN401
-) -> LoadedTokenizer:  # fmt: skip
+    folder: CheckpointFolder,
+    config: Any,  # noqa: ANN401 - transformers is untyped
+    *,
+    num_embeddings: int,
+    trust_remote_code: bool = False,
+) -> LoadedTokenizer:
     """The tokenizer of a folder.
 
     Args:
         folder: where its files are.
         config: the language model's transformers config, which names the tokenizer's class.
         num_embeddings: rows of the model's embedding; a token beyond them could not be read.
+        trust_remote_code: whether a tokenizer's own code may run.
 
     Raises:
         TokenizerError: there is none, it cannot be read, or it is larger than the model.
@@ -136,40 +142,34 @@ def load_tokenizer(
     # Imported on use: this module's rules are tested without transformers' tables.
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    require_tokenizer_file(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, config=config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TokenizerError(f"the tokenizer of {folder.path} cannot be read: {error}") from error
+    require_vocabulary_file(folder)
     settings = folder.json("tokenizer_config.json") or {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder.path, config=config, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # tokenizers raises nothing more specific
+        reason = damage(folder) or " ".join(str(error).split())
+        raise TokenizerError(f"the tokenizer of {folder.path} cannot be read: {reason}") from error
     vocabulary = folder.path / "tokenizer.model"
     # Llama's tokenizer is "legacy" unless its config says otherwise.
     if vocabulary.is_file() and settings.get("legacy", True) is not False:
         starts = settings.get("add_bos_token", True)
-        encoder = SentencePieceEncoder(
-            vocabulary,
-            tokenizer,
-            bos_id=tokenizer.bos_token_id if starts else None,
-            num_embeddings=num_embeddings,
-        )
+        try:
+            encoder = SentencePieceEncoder(
+                vocabulary,
+                tokenizer,
+                bos_id=tokenizer.bos_token_id if starts else None,
+                num_embeddings=num_embeddings,
+            )
+        except RuntimeError as error:  # SentencePiece's
+            raise TokenizerError(
+                f"{vocabulary} cannot be read by SentencePiece ({error}); download or copy it again"
+            ) from error
         _require_size(folder, encoder.vocabulary_size, num_embeddings)
         return LoadedTokenizer(tokenizer, encoder)
     _require_size(folder, len(tokenizer), num_embeddings)
     return LoadedTokenizer(tokenizer, FastEncoder(tokenizer, _leading_token(tokenizer)))
-
-
-def require_tokenizer_file(folder: CheckpointFolder) -> None:
-    """Checks that a folder has a tokenizer.
-
-    Raises:
-        TokenizerError: it has none.
-    """
-    files = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-    if folder.first(*files) is None:
-        raise TokenizerError(
-            f"{folder.path} has no tokenizer (tokenizer.json or tokenizer.model). "
-            f"It holds: {folder.listing()}"
-        )
 
 
 def _leading_token(tokenizer: Any) -> int | None:  # noqa: ANN401

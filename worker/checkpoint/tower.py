@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from worker.checkpoint import kinds
 from worker.checkpoint.errors import PathError, TowerError
 from worker.checkpoint.folder import CheckpointFolder, fetch, looks_like_hub_id
+from worker.checkpoint.kinds import require_kinds
 
 # Encoders that transformers' Llava can hold, and the key their config has inside a two-tower one.
 ENCODERS = {
@@ -17,6 +19,8 @@ ENCODERS = {
     "clip": "clip_vision_model",
     "siglip": "siglip_vision_model",
 }
+# What is read of an encoder's config here.
+_READ = {"hidden_size", "image_size", "patch_size"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,21 @@ class Tower:
 
     @property
     def preprocessor(self) -> Mapping[str, Any]:
-        """How its images are scaled and normalised."""
-        return self.folder.json("preprocessor_config.json") or {}
+        """How its images are scaled and normalised.
+
+        Raises:
+            TowerError: its folder does not say.
+        """
+        found = self.folder.json("preprocessor_config.json")
+        if found is None:
+            raise TowerError(
+                f"the vision tower {self.folder.path} has no preprocessor_config.json, which says "
+                f"how images are scaled for it. It holds: {self.folder.listing()}. Copy it from "
+                "the original download"
+            )
+        origin = self.folder.path / "preprocessor_config.json"
+        require_kinds(found, kinds.PREPROCESSOR, origin=origin)
+        return found
 
     @property
     def has_class_token(self) -> bool:
@@ -91,8 +108,16 @@ def _open(folder: CheckpointFolder) -> Tower:
             f"{folder.path} is a {kind or 'model without a model_type'}, not a vision tower that "
             f"can be used: expected one of {', '.join(ENCODERS)}"
         )
-    config = dict(folder.config.get("vision_config", {}) if kind != encoder else folder.config)
+    config = dict(folder.config.get("vision_config") or {} if kind != encoder else folder.config)
+    require_kinds(config, kinds.TOWER, origin=folder.path / "config.json")
     config["model_type"] = encoder
+    if not set(config) >= _READ:
+        # transformers saves only what differs from its own defaults. Imported on use: it takes a
+        # second, and most towers say all of it.
+        from transformers import CONFIG_MAPPING  # noqa: PLC0415
+
+        defaults = CONFIG_MAPPING[encoder]()
+        config = {key: getattr(defaults, key) for key in _READ} | config
     return Tower(folder, config)
 
 

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 
+from worker.checkpoint import llava, native_plan
 from worker.checkpoint.errors import (
     ArchitectureError,
     CheckpointError,
@@ -13,6 +14,7 @@ from worker.checkpoint.errors import (
     IncompleteError,
 )
 from worker.checkpoint.folder import CheckpointFolder
+from worker.checkpoint.partial import ADAPTER_FILES
 from worker.checkpoint.tower import ENCODERS
 
 _PART = re.compile(
@@ -38,6 +40,14 @@ def why_unrecognised(
             f"adapter_config.json. It holds: {folder.listing()}{_inside(folder)}"
         )
     kind = str(folder.config.get("model_type") or "")
+    adapter = folder.first(*ADAPTER_FILES)
+    if adapter is not None and not folder.weight_files():
+        return IncompleteError(
+            f"{folder.path} has {adapter.name} and no adapter_config.json, which says what it is "
+            "an adapter for. Copy it from the original download"
+        )
+    if llava.is_original(folder.config):
+        return _without_weights(folder, needs)
     if kind in ENCODERS:
         return ArchitectureError(
             f"{folder.path} is a vision tower ({kind}), which cannot answer by itself; give the "
@@ -96,12 +106,31 @@ def _unknown_architecture(
 ) -> ArchitectureError:
     close = difflib.get_close_matches(kind, sorted(known), n=1, cutoff=_LIKENESS)
     hint = f"; the closest known is {close[0]}" if close else ""
-    if folder.config.get("auto_map"):
+    if native_plan.model_code(folder) is not None:
         hint += (
-            ". It brings code of its own for it (auto_map), which is not run: look for a "
+            ". It brings code of its own for it, which runs only with --trust-remote-code; or look "
+            "for a conversion to transformers' classes (often named -hf)"
+        )
+    elif folder.config.get("auto_map"):
+        hint += (
+            ". It brings code of its own (auto_map), but no model in it that answers: look for a "
             "conversion to transformers' classes (often named -hf)"
         )
+    # On use: transformers takes a second, and most folders are recognised.
+    from transformers import __version__ as ours  # noqa: PLC0415
+
     return ArchitectureError(
-        f"{folder.path} is of model_type {kind!r}, which this version of transformers cannot "
-        f"load as a chat model{hint}"
+        f"{folder.path} is of model_type {kind!r}, which transformers {ours} cannot load as a chat "
+        f"model{hint}{_made_later(folder, ours)}"
     )
+
+
+def _made_later(folder: CheckpointFolder, ours: str) -> str:
+    """A hint where a checkpoint was saved by a later transformers than the one that is here."""
+    saved_by = str(folder.config.get("transformers_version") or "")
+    is_later = _release(saved_by) > _release(ours)
+    return f". It was saved by transformers {saved_by}: install that or a later one" * is_later
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

@@ -77,6 +77,8 @@ def why_not(config: Any) -> str | None:  # noqa: ANN401 - transformers is untype
 def batching_of(config: Any) -> Batching | str:  # noqa: ANN401
     """How a model of this config shares a batch, or why it cannot."""
     text = config.get_text_config(decoder=True)
+    if type(config).__module__.startswith("transformers_modules"):
+        return "it runs on code that came with it, which has not been checked in batches"
     if text is not config and config.model_type not in FEATURES_IN_PLACE | READ_WHOLE:
         return f"how {config.model_type} places its images has not been checked in batches"
     if text.model_type not in LANGUAGE_MODELS:
