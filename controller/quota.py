@@ -50,7 +50,7 @@ class Quotas:
         most_open = self._most_open.get(owner)
         if most_open is not None and self._open[owner] >= most_open:
             raise RateLimitError(
-                f"This API key may have {most_open} requests open at the same time, and has them; "
+                f"This API key may have {_requests(most_open)} open at the same time, and has; "
                 f"wait until one has ended",
                 retry_after_seconds=BUSY_RETRY_SECONDS,
             )
@@ -60,7 +60,7 @@ class Quotas:
                 # A wall clock that was set back must not make this a matter of years.
                 wait = min(stats.reset_time - time.time(), rate.get_expiry())
                 raise RateLimitError(
-                    f"This API key may send {rate.amount} requests in {_period(rate)}, and has; "
+                    f"This API key may send {_requests(rate.amount)} in {_period(rate)}, and has; "
                     f"wait as long as Retry-After says",
                     retry_after_seconds=max(1.0, wait),
                 )
@@ -71,6 +71,10 @@ class Quotas:
             self._open[owner] -= 1
             if not self._open[owner]:
                 del self._open[owner]
+
+
+def _requests(number: int) -> str:
+    return "1 request" if number == 1 else f"{number} requests"
 
 
 def _period(rate: limits.RateLimitItem) -> str:

@@ -83,6 +83,11 @@ async def fetch_workers(client: httpx.AsyncClient, controller_url: str) -> list[
             f"{url} answered {exc.response.status_code}: is that a controller of Paragone?"
         ) from exc
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        if "CERTIFICATE_VERIFY_FAILED" in str(exc):
+            raise ProbeError(
+                f"the certificate at {controller_url} is of no authority that is trusted here "
+                f"({exc}): name the file of its authority in {AUTHORITIES_VARIABLE}"
+            ) from exc
         raise ProbeError(
             f"no controller answers at {controller_url} ({exc}); start a fleet with "
             f"`paragone up FILE`, or name another controller with --controller URL"
