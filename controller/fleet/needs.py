@@ -91,26 +91,54 @@ def never_met(needs: Needs, nodes: Sequence[Node]) -> str | None:
     return f"needs {needs} on one node, and no node has all of it"
 
 
-def waits_for(needs: Needs, nodes: Sequence[Node], free: Mapping[str, float]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a process has no place yet.
+
+    Args:
+        cause: for people.
+        may_have_a_place: whether what is missing may be kept for it already, somewhere where its
+            process has yet to start.
+    """
+
+    cause: str
+    may_have_a_place: bool = False
+
+
+def waits_for(
+    needs: Needs, nodes: Sequence[Node], free: Mapping[str, float], taken: Sequence[Needs] = ()
+) -> Wait | None:
     """What a process waits for that was not placed yet; None if there is enough of everything.
+
+    A cluster does not tell for whom it keeps what is not free. What the processes that are known to
+    have a place do not account for may be anybody's: another job's, or this very process's.
 
     Args:
         needs: the process's.
         nodes: those that live.
         free: what nobody uses, of all nodes together.
+        taken: what those have that are known to have a place.
     """
     never = never_met(needs, nodes)
     if never is not None:
-        return f"waits for a node: it {never}"
-    for name, amount in needs.amounts.items():
-        if free.get(name, 0) < amount:
-            total = sum(node.total.get(name, 0) for node in nodes)
-            left = amount_of(name, free.get(name, 0))
-            return (
-                f"waits for a place: it needs {amount_of(name, amount)}; "
-                f"{left} of {amount_of(name, total)} are free in the cluster"
-            )
-    return None
+        return Wait(f"waits for a node: it {never}")
+    missing = [name for name, amount in needs.amounts.items() if free.get(name, 0) < amount]
+    if not missing:
+        return None
+    total = {name: sum(node.total.get(name, 0) for node in nodes) for name in needs.amounts}
+    anybodys = {
+        name: total[name] - free.get(name, 0) - sum(each.amounts.get(name, 0) for each in taken)
+        for name in needs.amounts
+    }
+    # Cluster and processes may round such amounts otherwise.
+    is_kept = all(anybodys[name] >= 0.999 * amount for name, amount in needs.amounts.items())
+    name = missing[0]
+    return Wait(
+        f"waits for a place{', or for its process to start' if is_kept else ''}: it needs "
+        f"{amount_of(name, needs.amounts[name])}; {amount_of(name, free.get(name, 0))} of "
+        f"{amount_of(name, total[name])} are free in the cluster",
+        may_have_a_place=is_kept,
+    )
 
 
 def amount_of(name: str, amount: float) -> str:

@@ -31,7 +31,7 @@ def paragone(*words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "controller.cli", *words],
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE_SECONDS,
+        timeout=5 * PATIENCE_SECONDS,
         check=False,
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from controller.fleet.commands import plan_fleet
 from controller.fleet.fleet_file import parse_fleet
-from controller.fleet.needs import Needs, Node, gpus_shared, never_met, waits_for
+from controller.fleet.needs import Needs, Node, Wait, gpus_shared, never_met, waits_for
 from controller.fleet.on_ray.fitting import (
     for_cluster,
     for_node,
@@ -100,14 +100,27 @@ def test_needs_that_no_node_can_ever_meet_are_told_with_the_most_there_is():
 
 def test_what_a_worker_waits_for_is_what_is_not_free():
     free = {"CPU": 9, "GPU": 0, "memory": 80 * GIB}
-    assert (
-        waits_for(Needs({"GPU": 1}), NODES, free)
-        == "waits for a place: it needs 1 GPU; 0 GPU of 2 GPU are free in the cluster"
+    both = [Needs({"GPU": 1, "CPU": 1})] * 2
+    assert waits_for(Needs({"GPU": 1}), NODES, free, both) == Wait(
+        "waits for a place: it needs 1 GPU; 0 GPU of 2 GPU are free in the cluster"
     )
     assert waits_for(Needs({"CPU": 1}), NODES, free) is None
-    assert waits_for(Needs({"CPU": 10}), NODES, free).startswith(
+    assert waits_for(Needs({"CPU": 10}), NODES, free).cause.startswith(
         "waits for a node: it needs 10 CPU"
     )
+
+
+def test_what_is_not_free_and_nobodys_may_be_kept_for_the_very_process_that_waits():
+    needs, free = Needs({"GPU": 1, "CPU": 1}), {"CPU": 8, "GPU": 0}
+    one = Needs({"GPU": 1, "CPU": 1})
+    assert waits_for(needs, NODES, free, [one]) == Wait(
+        "waits for a place, or for its process to start: it needs 1 GPU; 0 GPU of 2 GPU are free "
+        "in the cluster",
+        may_have_a_place=True,
+    )
+    assert not waits_for(needs, NODES, free, [one, one]).may_have_a_place
+    # It would have all of what it needs, or nothing of it.
+    assert not waits_for(needs, NODES, {"CPU": 10, "GPU": 0}, [one]).may_have_a_place
 
 
 def test_an_explicit_amount_of_memory_is_not_estimated_over():

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import httpx
 import psutil
 import pytest
@@ -33,7 +34,7 @@ DEMO = ROOT / "worker" / "demo" / "demo-llava"
 START_SECONDS = 180
 
 # Longer than any answer to the questions here may take, on a machine that is busy with torch.
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = 180
 
 
 class RayNodes:
@@ -223,7 +224,10 @@ async def test_a_worker_whose_node_is_killed_under_load_comes_back_on_another(
     lines = [line for line in fleet.output.splitlines() if "demo-llava   | placed on" in line]
     assert len(lines) == 2
     assert lines[0] != lines[1], "it is on another node"
-    assert len(await live_addresses(url)) == 2
+    # The controller hears of it with the next beat.
+    with anyio.fail_after(START_SECONDS):
+        while len(await live_addresses(url)) != 2:  # noqa: ASYNC110 - another process is asked
+            await anyio.sleep(0.2)
 
     # Two nodes are left, and a third replica has to wait; it says for what.
     assert paragone("scale", "demo-llava=3").returncode == 0
@@ -231,7 +235,7 @@ async def test_a_worker_whose_node_is_killed_under_load_comes_back_on_another(
         "demo-llava#3 | waits for a place: it needs 1 CPU; 0 CPU of 2 CPU are free in the cluster",
         within=START_SECONDS,
     )
-    fleet.wait_for_line("Not demo-llava#3: waits for a place")
+    fleet.wait_for_line("Not demo-llava#3: waits for a place", within=START_SECONDS)
     result = paragone("up", str(fleet_file))  # the running one is told; where it runs is known
     assert (
         "stopped: demo-llava#3; left alone: controller, demo-llava, demo-llava#2" in result.stdout
@@ -329,11 +333,13 @@ def test_a_killed_supervisor_leaves_no_worker_on_any_node(cluster, up, write_fle
     worker = psutil.Process(next(pid for pid in processes_of(port) if _is_worker(pid)))
     cluster.kill_an_actor()
     fleet.wait_for_line("w0 is back", within=START_SECONDS)
-    eventually(lambda: not is_running(worker.pid), what="the first worker's end")
+    eventually(
+        lambda: not is_running(worker.pid), within=START_SECONDS, what="the first worker's end"
+    )
     pids = processes_of(port)
     assert any(_is_worker(pid) for pid in pids)
     os.kill(fleet.supervisor_pid, signal.SIGKILL)
-    eventually(lambda: not any(map(is_running, pids)), what="no orphans")
+    eventually(lambda: not any(map(is_running, pids)), within=START_SECONDS, what="no orphans")
 
 
 def test_a_worker_that_never_serves_stays_down_with_its_last_lines(cluster, up, write_fleet):

@@ -9,6 +9,7 @@ import pytest
 
 from controller.fleet.commands import plan_fleet
 from controller.fleet.fleet_file import parse_fleet
+from controller.fleet.needs import Wait
 from controller.fleet.on_ray import keeper as keeper_module
 from controller.fleet.on_ray.keeper import RayKeeper
 from controller.fleet.on_ray.messages import Condition, DeadError, LostError, News, Said
@@ -98,7 +99,7 @@ def actors(monkeypatch):
 async def running(actors):
     """A keeper that runs, with what ends it."""
     told, stop = Told(), asyncio.Event()
-    causes = ["waits for a place: it needs 1 GPU"]
+    causes = [None]
 
     def start():
         actors.append(FakeActor())
@@ -128,21 +129,47 @@ async def test_before_its_process_has_started_its_port_may_be_anothers(running, 
 
 
 async def test_an_unplaced_worker_is_pending_with_its_cause_and_told_once(running, actors):
+    running.causes[0] = Wait("waits for a place: it needs 1 GPU")
     await until(lambda: running.state is ProcessState.PENDING)
     await asyncio.sleep(0.2)
     assert running.told == ["waits for a place: it needs 1 GPU"]
-    running.causes[0] = "waits for a place: it needs 2 CPU"
+    running.causes[0] = Wait("waits for a place: it needs 2 CPU")
     await until(lambda: running.reason == "waits for a place: it needs 2 CPU")
     actors[0].fates.put_nowait(news())
     await until(lambda: running.state is ProcessState.STARTING)
     assert running.reason == ""
 
 
-async def test_with_enough_of_everything_it_is_only_said_to_wait_after_long(running, actors):
-    running.causes[0] = None
+@pytest.mark.parametrize(
+    ("wait", "said"),
+    [
+        (None, "waits for a place: no node has nothing free at once"),
+        (Wait("waits, or starts", may_have_a_place=True), "waits, or starts"),
+    ],
+)
+async def test_what_may_have_a_place_is_only_said_to_wait_after_long(
+    running, actors, monkeypatch, wait, said
+):
+    running.causes[0] = wait
     await asyncio.sleep(0.2)
     assert running.state is ProcessState.STARTING
     assert running.told == []
+    monkeypatch.setattr(keeper_module, "_STARTING_SECONDS", 0.1)
+    await until(lambda: running.told == [said])
+    assert running.state is ProcessState.PENDING
+
+
+async def test_a_worker_has_a_place_from_its_first_news_until_it_is_lost_or_given_up(
+    running, actors
+):
+    assert not running.has_place
+    actors[0].fates.put_nowait(news())
+    await until(lambda: running.has_place)
+    actors[0].fates.put_nowait(LostError("gone"))
+    await until(lambda: not running.has_place)
+    actors[0].fates.put_nowait(news("2", state=ProcessState.GIVEN_UP, pid=None, reason="no use"))
+    await until(lambda: running.state is ProcessState.GIVEN_UP)
+    assert not running.has_place
 
 
 async def test_a_lost_node_is_told_and_the_next_life_is_a_restart(running, actors):

@@ -33,8 +33,8 @@ _ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
 
 _KNOCK_SECONDS: Final = 5.0
 
-# A node starts a Python process and imports us before it answers.
-_SURVEY_SECONDS: Final = 60.0
+# A node starts a Python process and imports us before it answers; several do where nodes are busy.
+_SURVEY_SECONDS: Final = 120.0
 
 
 class Hosted:

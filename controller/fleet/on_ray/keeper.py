@@ -10,21 +10,22 @@ from typing import Final, Protocol
 
 from controller.fleet.commands import ProcessPlan
 from controller.fleet.keeper import wait_at_most
+from controller.fleet.needs import Wait
 from controller.fleet.on_ray.messages import DeadError, LostError, News, Order
 from controller.fleet.on_ray.standing import Standing
 from controller.fleet.place import PlaceError
 from controller.fleet.reporter import Reporter
 from controller.fleet.restart import ProcessState, RestartRule
 
-# Unplaced for longer than this, a worker is said to wait, and for what. Until its process has
-# started, what is kept for it there is not free either, and that is nothing to wait for.
+# Unplaced for longer than this, a worker is said to wait, and for what.
 _PLACING_SECONDS: Final = 15.0
 
 # How often it is looked for what a worker waits for.
 _LOOK_SECONDS: Final = 2.0
 
-# Where there is enough of everything, a place takes this long at most: a process has to start.
-_STARTING_SECONDS: Final = 20.0
+# Where it may have a place, that long at most: its actor's process has to start, which takes a busy
+# machine a while, and what is kept for it there is not free either.
+_STARTING_SECONDS: Final = 90.0
 
 # Between two questions to an actor that is not there.
 _ASK_AGAIN_SECONDS: Final = 0.5
@@ -71,7 +72,7 @@ class RayKeeper:
         plan: ProcessPlan,
         *,
         start: Callable[[], Actor],
-        cause: Callable[[], str | None],
+        cause: Callable[[], Wait | None],
         rule: RestartRule,
         reporter: Reporter,
         clock: Callable[[], float] = time.monotonic,
@@ -103,6 +104,12 @@ class RayKeeper:
     def place(self) -> str:
         """The node that it runs on."""
         return self._standing.place
+
+    @property
+    def has_place(self) -> bool:
+        """Whether something on the cluster is known to be kept for it."""
+        over = {ProcessState.GIVEN_UP, ProcessState.STOPPED}
+        return bool(self._standing.life) and self.state not in over
 
     @property
     def reason(self) -> str:
@@ -184,14 +191,16 @@ class RayKeeper:
 
     async def _say_what_it_waits_for(self, waited_seconds: float) -> None:
         try:
-            cause = await asyncio.to_thread(self._cause)
+            wait = await asyncio.to_thread(self._cause)
         except PlaceError as exc:
-            cause = str(exc)
-        if cause is None:
-            if waited_seconds < _STARTING_SECONDS:
-                return
-            cause = f"waits for a place: no node has {self.plan.needs} free at once"
-        self._standing.waits(cause)
+            wait = Wait(str(exc))
+        if wait is None:
+            wait = Wait(
+                f"waits for a place: no node has {self.plan.needs} free at once",
+                may_have_a_place=True,
+            )
+        if not wait.may_have_a_place or waited_seconds >= _STARTING_SECONDS:
+            self._standing.waits(wait.cause)
 
     async def _tell(self, order: Order) -> None:
         if self._actor is not None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -56,6 +57,8 @@ class RayPlace:
         self._here = ThisMachine()
         self._spec: FleetSpec | None = None
         self._memory: dict[str, int] = {}  # bytes, by process, of those that name none
+        # By what follows them, as long as that is there.
+        self._needs_of: weakref.WeakKeyDictionary[RayKeeper, Needs] = weakref.WeakKeyDictionary()
 
     def plans(self, spec: FleetSpec) -> list[ProcessPlan]:
         """Workers with what they ask of the cluster; the rest as on this machine."""
@@ -122,7 +125,7 @@ class RayPlace:
         spec, needs = self._spec, self._needs(plan)
         tending = Tending(plan=plan, rule=keeping.rule, grace_seconds=spec.stop_grace_seconds)
         replicas = {worker.name: worker.replicas for worker in spec.workers}
-        return RayKeeper(
+        keeper = RayKeeper(
             plan,
             start=lambda: self._cluster.start(
                 tending,
@@ -131,11 +134,15 @@ class RayPlace:
                 spread=replicas.get(plan.spec_name, 1) > 1,
                 is_reached=not is_loopback(spec.controller.host),
             ),
-            cause=lambda: waits_for(needs, self._cluster.nodes(), self._cluster.free()),
+            cause=lambda: waits_for(
+                needs, self._cluster.nodes(), self._cluster.free(), self._taken()
+            ),
             rule=keeping.rule,
             reporter=keeping.reporter,
             clock=keeping.clock,
         )
+        self._needs_of[keeper] = needs
+        return keeper
 
     def showing(self, console: Console) -> contextlib.redirect_stdout[_Printed]:
         """Ray prints what happens to its nodes; among JSON lines and boards that is a line too."""
@@ -143,6 +150,10 @@ class RayPlace:
 
     def _needs(self, plan: ProcessPlan) -> Needs:
         return plan.needs.also(MEMORY, self._memory.get(plan.name, 0))
+
+    def _taken(self) -> list[Needs]:
+        """What workers have that are known to have a place; called from any thread."""
+        return [needs for keeper, needs in list(self._needs_of.items()) if keeper.has_place]
 
     def _learn_memory(self, spec: FleetSpec, workers: Sequence[ProcessPlan]) -> list[str]:
         """GPU workers take next to nothing of their host, once they are loaded."""
