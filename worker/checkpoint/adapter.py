@@ -167,10 +167,20 @@ def read_adapter(
 def adapter_config(
     source: AdapterSource, modules: Container[str], *, targets: Collection[str]
 ) -> Any:  # noqa: ANN401 - PEFT is untyped
-    """PEFT's config of an adapter, for the model's own module names."""
+    """PEFT's config of an adapter, for the model's own module names.
+
+    Raises:
+        AdapterError: PEFT does not take it.
+    """
     from peft import PeftConfig  # noqa: PLC0415 - it takes a second
 
-    config = PeftConfig.from_pretrained(str(source.folder.path))
+    try:
+        config = PeftConfig.from_pretrained(str(source.folder.path))
+    except (TypeError, ValueError, KeyError) as error:
+        raise AdapterError(
+            f"{source.folder.path}/adapter_config.json is not one that PEFT takes: "
+            f"{' '.join(str(error).split())}"
+        ) from error
     # The tensors say which modules are adapted. The config's list of suffixes (such as "q_proj")
     # would also catch the vision tower's layers.
     config.target_modules = sorted(targets)

@@ -14,6 +14,7 @@ from controller.protocol.chat import ChatMessage, ContentPart, ImagePart, ImageU
 from controller.protocol.fleet import ModelCard, ModelFacts, Quantisation
 from worker.checkpoint import llava
 from worker.checkpoint.facts import facts_of
+from worker.checkpoint.first_prompt import first_prompt
 from worker.checkpoint.kv import context_bytes
 from worker.checkpoint.memory import Held, WeightCount
 from worker.checkpoint.prompt import Prompting
@@ -30,17 +31,23 @@ _PROJECTORS = ("multi_modal_projector", "connector", "merger", "aligner", "embed
 
 
 def card_of(surveyed: Survey) -> ModelCard:
-    """All that is known of a checkpoint; renders a prompt and processes a few blank images."""
+    """All that is known of a checkpoint; renders a prompt and processes a few blank images.
+
+    Raises:
+        TemplateError: its template and processor cannot.
+    """
     known = facts_of(surveyed.spec, surveyed.plan, surveyed.tensors)
     family, plan, placement = surveyed.family, surveyed.plan, surveyed.placement
+    with first_prompt(plan.tokenizer_folder.path):
+        prompt, tokens = sample_prompt(family.prompting), image_tokens(family.prompting)
     facts = ModelFacts(
         language_model=known.language_model,
         vision_tower=known.vision_tower,
         projector=_projector(surveyed),
         template=_template(family.template),
-        sample_prompt=sample_prompt(family.prompting),
+        sample_prompt=prompt,
         parameters_by_part={str(part): count for part, count in known.parameters_by_part.items()},
-        image_tokens=image_tokens(family.prompting),
+        image_tokens=tokens,
         context_bytes=(
             context_bytes(family.config, placement.dtype, plan.context_length)
             if plan.context_length

@@ -12,7 +12,7 @@
     ├── TowerError          the vision tower was not found, or does not fit
     ├── TokenizerError      no tokenizer, or one of another size
     ├── AdapterError        the adapter does not fit its base
-    ├── TemplateError       no such chat template, or one that does not parse
+    ├── TemplateError       no such chat template, or none that makes a prompt
     ├── QuantisationError   the device or the package does not serve it
     ├── MemoryShortageError it will not fit: needed and free
     └── OutputError         what a tool is to write is in the way of something, or has no room
@@ -62,7 +62,7 @@ class AdapterError(CheckpointError):
 
 
 class TemplateError(CheckpointError):
-    """There is no such chat template, or it does not parse."""
+    """There is no such chat template, it does not parse, or it makes no prompt."""
 
 
 class QuantisationError(CheckpointError):

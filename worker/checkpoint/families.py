@@ -19,9 +19,9 @@ from transformers import (
 )
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from controller.protocol.errors import ParagoneError
 from worker.checkpoint import llava, native_plan
 from worker.checkpoint.errors import ArchitectureError, FormatError, TemplateError
+from worker.checkpoint.first_prompt import first_prompt
 from worker.checkpoint.folder import CheckpointFolder
 from worker.checkpoint.llava_prompt import LlavaPrompting
 from worker.checkpoint.native_prompt import NativePrompting
@@ -168,7 +168,9 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
             )
         template = own
     image_token_id = _image_token_id(config, processor)
-    prompting = NativePrompting(processor, template, image_token_id=image_token_id)
+    with first_prompt(path):
+        prompting = NativePrompting(processor, template, image_token_id=image_token_id)
+        image_tokens = prompting.image_tokens((_SQUARE, _SQUARE))
     return ModelFamily(
         model_class=_class_of(AutoModelForImageTextToText, config, plan.tokenizer_folder),
         config=config,
@@ -176,27 +178,8 @@ def _native(plan: LoadPlan, spec: LoadSpec) -> ModelFamily:
         prompting=prompting,
         template=template,
         image_token_id=image_token_id,
-        image_tokens=_count_image_tokens(prompting, path),
+        image_tokens=image_tokens,
     )
-
-
-def _count_image_tokens(prompting: NativePrompting, path: Path) -> int:
-    """The tokens of a square image; the first that processor and template are tried with.
-
-    Raises:
-        TemplateError: they make no prompt with an image.
-    """
-    try:
-        return prompting.image_tokens((_SQUARE, _SQUARE))
-    except (
-        ParagoneError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError
-    ) as error:  # fmt: skip
-        raise TemplateError(
-            f"the chat template and the processor of {path} make no prompt with an image: "
-            f"{' '.join(str(error).split())}. Compare chat_template.*, processor_config.json and "
-            "preprocessor_config.json with those of the original download, or choose a template "
-            "with --chat-template"
-        ) from error
 
 
 def _class_of(auto: Any, config: Any, folder: CheckpointFolder) -> Any:  # noqa: ANN401
