@@ -183,14 +183,22 @@ def _render(arguments: argparse.Namespace) -> int:
     from controller.fleet.render import render_fleet  # noqa: PLC0415
 
     spec = load_fleet_file(arguments.file)
-    files = render_fleet(spec, arguments.file, arguments.to)
     if arguments.out is not None:
-        for name, text in files.items():
-            path = arguments.out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            _say(str(path))
-    elif len(files) == 1:
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            with contextlib.chdir(arguments.out):  # what is relative is so to where the files lie
+                files = render_fleet(spec, arguments.file, arguments.to)
+            for name, text in files.items():
+                path = arguments.out / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                _say(str(path))
+        except OSError as exc:
+            _complain(f"{exc.filename or arguments.out} cannot be written: {exc.strerror}")
+            return EXIT_FAILED
+        return 0
+    files = render_fleet(spec, arguments.file, arguments.to)
+    if len(files) == 1:
         _say(next(iter(files.values())).rstrip("\n"))
     else:
         for name, text in files.items():

@@ -58,6 +58,38 @@ def test_compose_reserves_the_gpus_of_each_worker_and_no_others(spec):
     assert "CUDA_VISIBLE_DEVICES" not in services["big-one"]["environment"]
 
 
+def test_a_compose_file_in_another_folder_names_what_is_relative_from_there(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("workers: [{name: a, model_path: ./out/a, port: 1, model_base: ./b}]")
+    result = paragone(
+        "fleet", "render", str(path), "--to", "compose", "--out", str(tmp_path / "out")
+    )
+    assert result.stdout == f"{tmp_path}/out/docker-compose.yml\n", result.stderr
+    text = (tmp_path / "out" / "docker-compose.yml").read_text()
+    worker = yaml.safe_load(text)["services"]["a"]
+    assert [each["source"] for each in worker["volumes"]] == ["./a", f"{tmp_path}/b"]
+    assert worker["build"]["context"] == str(ROOT), "the folder with docker/worker.Dockerfile"
+
+
+def test_files_that_cannot_be_written_are_no_traceback(tmp_path):
+    (tmp_path / "file").touch()
+    result = paragone("fleet", "render", str(DEMO), "--to", "slurm", "--out", f"{tmp_path}/file")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"{tmp_path}/file cannot be written: File exists\n"
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes"])
+@pytest.mark.parametrize("names", [("a.b", "a-b"), ("Controller", "b")])
+def test_names_that_would_be_one_hosts_are_refused(target, names):
+    workers = ", ".join(
+        f"{{name: {name}, model_path: /a, port: {port}}}" for port, name in enumerate(names, 1)
+    )
+    fleet = parse_fleet(f"workers: [{workers}]", source="f", folder=Path("/"))
+    with pytest.raises(FleetFileError, match=r"would both be '(a-b|controller)' for"):
+        render(fleet, target)
+    assert render(fleet, "slurm")
+
+
 def test_compose_gives_each_worker_its_profile_its_health_and_its_folders(spec):
     services = yaml.safe_load(render(spec, "compose")["docker-compose.yml"])["services"]
     worker = services["two-2"]

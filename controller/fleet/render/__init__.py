@@ -9,6 +9,7 @@ from typing import Final
 from controller.fleet.commands import plan_fleet
 from controller.fleet.fleet_file import FleetFileError
 from controller.fleet.render import compose, kubernetes, slurm, systemd
+from controller.fleet.render.placing import label
 from controller.fleet.spec import FleetSpec
 
 _RENDERERS: Final[Mapping[str, Callable[[FleetSpec, str], dict[str, str]]]] = {
@@ -17,6 +18,8 @@ _RENDERERS: Final[Mapping[str, Callable[[FleetSpec, str], dict[str, str]]]] = {
     "slurm": slurm.render,
     "systemd": systemd.render,
 }
+# Whose names for processes are names of hosts.
+_WITH_LABELS: Final = frozenset({"compose", "kubernetes"})
 # Where certificates would have to name other hosts, and lie in other places, than here.
 _WITHOUT_TLS: Final = frozenset({"compose", "kubernetes", "slurm"})
 
@@ -32,12 +35,21 @@ def render_fleet(spec: FleetSpec, fleet_file: Path, target: str) -> dict[str, st
     Raises:
         FleetFileError: the target cannot have it so.
     """
-    shown = [plan.name for plan in plan_fleet(spec, cores=1) if plan.certificate is not None]
+    plans = plan_fleet(spec, cores=1)
+    shown = [plan.name for plan in plans if plan.certificate is not None]
     if shown and target in _WITHOUT_TLS:
         raise FleetFileError(
             f"{fleet_file}: {', '.join(shown)}: certificates are those of this machine, and are "
             f"not rendered for {target}; leave --tls-cert out, and let what is before the fleet "
             f"there (a proxy, an ingress) speak HTTPS"
         )
+    if target in _WITH_LABELS:
+        names: dict[str, str] = {}
+        for plan in plans:
+            if (other := names.setdefault(label(plan), plan.name)) != plan.name:
+                raise FleetFileError(
+                    f"{fleet_file}: {other} and {plan.name} would both be {label(plan)!r} for "
+                    f"{target}, which takes lower-case letters, digits and hyphens; rename one"
+                )
     header = f"Rendered by `paragone fleet render {fleet_file} --to {target}`; change that file."
     return _RENDERERS[target](spec, header)

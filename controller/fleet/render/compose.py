@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -67,7 +68,7 @@ def _service(
     url = f"http://127.0.0.1:{plan.port}{_HEALTH[plan.kind]}"
     service: dict[str, Any] = {
         "image": image,
-        "build": {"context": ".", "dockerfile": dockerfile},
+        "build": {"context": _context(dockerfile), "dockerfile": dockerfile},
         "command": [plan.kind.value, *(_literal(arg) for arg in args)],
         "restart": "unless-stopped",
         "stop_grace_period": f"{spec.stop_grace_seconds:g}s",
@@ -99,6 +100,14 @@ def _service(
             ]
         service["deploy"] = _gpus(worker)
     return {key: value for key, value in service.items() if value != {}}
+
+
+def _context(dockerfile: str) -> str:
+    """The folder of our sources, where this runs from them; else whoever builds puts them here."""
+    sources = Path(__file__).parents[3]
+    if sources == Path.cwd() or not (sources / dockerfile).is_file():
+        return "."
+    return from_here(str(sources))
 
 
 def _gpus(worker: WorkerSpec) -> dict[str, Any]:
