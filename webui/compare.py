@@ -134,7 +134,7 @@ class Compare:
         if notice:
             updates |= self._view.notice(notice)
         elif not is_own(conversation, tab):
-            updates |= self._view.notice(
+            updates |= self._view.hint(
                 tab.words(
                     "This chat is somebody else's and can only be read. Send a question to go on "
                     "in a copy of your own."
@@ -185,7 +185,7 @@ class Compare:
                 conversation = Conversation(owner=tab.person)
                 self._heads.arrange(conversation)
                 updates |= self._view.identity(conversation, tab)
-                updates |= self._view.notice(
+                updates |= self._view.hint(
                     tab.words("The earlier turns are no longer kept; a new chat began.")
                 )
             elif tab.editing is not None:

@@ -25,10 +25,12 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:0 auto;padding:24px}
 h1{font-size:22px}h2{font-size:16px;margin-top:32px;border-top:1px solid #8884;padding-top:16px}
 .text{white-space:pre-wrap;overflow-wrap:anywhere}
-.answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(260px,1fr));gap:12px}
+.answers{display:grid;margin-top:12px;grid-template-columns:repeat(auto-fit,minmax(260px,1fr));gap:12px}
 article{border:1px solid #8886;border-radius:6px;padding:12px}
-h3{margin:0 0 8px;font-size:14px}img{max-width:320px;max-height:320px;margin:4px}
-.facts,footer{font-size:12px;opacity:.75}.error{color:#b91c1c}
+h3{margin:0 0 8px;font-size:14px}
+img{max-width:320px;max-height:320px;margin:0 8px 8px 0;border-radius:4px}
+.facts,.said,footer{font-size:12px;opacity:.75}.said{white-space:pre-wrap;overflow-wrap:anywhere}
+article p:last-child{margin-bottom:0}footer{margin-top:24px}.error{color:#b91c1c}
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -71,7 +73,7 @@ def as_json(conversation: Conversation) -> str:
 
 def as_markdown(conversation: Conversation) -> str:
     """For reading and quoting: texts and figures, images by name."""
-    lines = [f"# {_one_line(title_of(conversation))}", "", _time(conversation.created_at), ""]
+    lines = [f"# {_one_line(title_of(conversation))}", "", _date(conversation.created_at), ""]
     for number, turn in enumerate(conversation.turns, start=1):
         lines += [f"## Question {number}", "", *_quoted(turn.text), ""]
         lines += [f"- {_one_line(_caption(image))}" for image in turn.images]
@@ -79,7 +81,8 @@ def as_markdown(conversation: Conversation) -> str:
             lines += ["", f"### {_one_line(answer.model)}", "", *_quoted(answer.text)]
             if answer.error:
                 lines += ["", f"**Error:** {_one_line(answer.error)}"]
-            lines += ["", f"*{_one_line(_facts(answer))}*"]
+            lines += ["", f"*{_one_line(_facts(answer))}*", ""]
+            lines += [f"- {label}: {_one_line(text)}" for label, text in _said(answer)]
         lines.append("")
     return "\n".join(lines)
 
@@ -99,7 +102,7 @@ def as_html(conversation: Conversation) -> str:
         f'<meta http-equiv="content-security-policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body>"
-        f'<h1>{title}</h1><p class="facts">{_time(conversation.created_at)}</p>{turns}'
+        f'<h1>{title}</h1><p class="facts">{_date(conversation.created_at)}</p>{turns}'
         "<footer>Exported by Paragone</footer></body></html>\n"
     )
 
@@ -142,9 +145,10 @@ def _answer(lane: int, answer: Answer) -> Mapping[str, Any]:
 
 def _answer_html(answer: Answer) -> str:
     error = f'<p class="error">{escape(answer.error)}</p>' if answer.error else ""
+    said = "".join(f'<p class="said">{label}: {escape(text)}</p>' for label, text in _said(answer))
     return (
         f'<article><h3>{escape(answer.model)}</h3><div class="text">{escape(answer.text)}</div>'
-        f'{error}<p class="facts">{escape(_facts(answer))}</p></article>'
+        f'{error}<p class="facts">{escape(_facts(answer))}</p>{said}</article>'
     )
 
 
@@ -158,8 +162,18 @@ def _facts(answer: Answer) -> str:
     if answer.sampling.seed is not None:
         facts.append(f"seed {answer.sampling.seed}")
     if answer.feedback.rating is not None:
-        facts.append(f"rated {answer.feedback.rating.value}")
+        reasons = "".join(f" ({each})" for each in answer.feedback.reasons)
+        facts.append(f"rated {answer.feedback.rating.value}{reasons}")
     return ", ".join(facts)
+
+
+def _said(answer: Answer) -> list[tuple[str, str]]:
+    """What people wrote that belongs to an answer, besides the question."""
+    texts = [
+        ("System prompt", answer.sampling.system_prompt.strip()),
+        ("Note", answer.feedback.note),
+    ]
+    return [(label, text) for label, text in texts if text]
 
 
 def _images_html(images: Iterable[UploadedImage]) -> str:
@@ -197,3 +211,7 @@ def _one_line(text: str) -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

@@ -72,7 +72,7 @@ def figures_html(answer: Answer | None, words: Words = ENGLISH) -> str:
 def agreement_html(found: Difference | None, *, is_reference: bool, words: Words = ENGLISH) -> str:
     """One line on how much an answer agrees with the one that it is compared with."""
     if is_reference:
-        text, percent = words("the others are compared with this column"), None
+        text, percent = words("reference of the comparison"), None
     elif found is None:
         text, percent = words("nothing to compare yet"), None
     elif found.agreement is None:

@@ -15,7 +15,7 @@ def help_html(words: Words) -> str:
         ("Shift + Enter", words("begin a new line")),
         ("Esc", words("close what is open, or stop all columns")),
         ("/", words("go to the question")),
-        ("Alt + ←   Alt + →", words("go to the column before, or the next one")),
+        ("Alt + ←|Alt + →", words("go to the column before, or the next one")),
         ("Alt + 1 … 6", words("go to a column")),
         ("Alt + R", words("ask this column again")),
         ("Alt + C", words("copy the answer of this column")),
@@ -25,8 +25,7 @@ def help_html(words: Words) -> str:
         ("?", words("open or close this help")),
     )
     rows = "".join(
-        f"<div><dt><kbd>{escape(key)}</kbd></dt><dd>{escape(meaning)}</dd></div>"
-        for key, meaning in keys
+        f"<div><dt>{_caps(key)}</dt><dd>{escape(meaning)}</dd></div>" for key, meaning in keys
     )
     hints = (
         words(
@@ -39,3 +38,8 @@ def help_html(words: Words) -> str:
     items = "".join(f"<li>{escape(hint)}</li>" for hint in hints)
     head = drawer_head(words("Keys and help"), words)
     return f'{head}<dl class="keys">{rows}</dl><ul class="hints">{items}</ul>'
+
+
+def _caps(keys: str) -> str:
+    """Each of the keys, between which a bar stands, as one is drawn."""
+    return " ".join(f"<kbd>{escape(key)}</kbd>" for key in keys.split("|"))

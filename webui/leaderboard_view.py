@@ -56,7 +56,7 @@ def leaderboard_routes(battles: BattleStore) -> APIRouter:
                 "Bradley-Terry; a tie counts as half a win for both, and so does both bad."
             )
             body += (
-                f'<p class="note">{escape(words("{count} votes", count=len(votes)))}. '
+                f'<p class="note">{escape(_count(len(votes), words))}. '
                 f'{escape(note)} <a href="./votes.jsonl?{escape(query)}" download>'
                 f"{escape(words('Votes as JSON lines'))}</a></p>"
                 + _table_html(table, words)
@@ -78,6 +78,10 @@ def leaderboard_routes(battles: BattleStore) -> APIRouter:
         return Response(lines, media_type="application/jsonl", headers=headers)
 
     return router
+
+
+def _count(num_votes: int, words: Words) -> str:
+    return words("1 vote") if num_votes == 1 else words("{count} votes", count=num_votes)
 
 
 def _filter_html(tags: Sequence[str], tag: str, since: str, until: str, words: Words) -> str:

@@ -162,6 +162,10 @@ class View:
         html = f'<div class="notice" role="alert">{escape(text)}</div>' if text else ""
         return {self._page.notice: html}
 
+    def hint(self, text: str) -> Updates:
+        """A line above the composer that is no refusal."""
+        return {self._page.notice: f'<div class="notice hint" role="status">{escape(text)}</div>'}
+
     async def frames(self, run: Run, tab: Tab) -> AsyncGenerator[Updates]:
         """Updates of a run until it is over: of all columns that are due, in one frame.
 

@@ -190,6 +190,20 @@ def test_a_picture_is_taken_with_the_camera(compare: ComparePage, page: Page) ->
     compare.expect_images(1)
 
 
+def test_six_columns_have_room_in_a_narrow_window(compare: ComparePage, page: Page) -> None:
+    page.set_viewport_size({"width": 1024, "height": 700})
+    compare.show_columns(6)
+    last = compare.places[5]
+    last.box.scroll_into_view_if_needed()
+    expect(last.settings).to_be_in_viewport(ratio=1)
+    expect(page.locator("#head [data-value=help]")).to_be_in_viewport(ratio=1)
+    cut = """() => [...document.querySelectorAll("#columns .figures dt")]
+        .filter((each) => each.offsetWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.textContent)"""
+    eventually(lambda: page.evaluate(cut) == [], what="every figure's name is whole")
+    assert page.evaluate("getComputedStyle(document.querySelector('#columns')).overflowX") == "auto"
+
+
 def test_a_reload_and_a_second_tab_find_the_answers_going_on(context: BrowserContext) -> None:
     fake = FakeController(demo_models())
     for model in fake.models.values():

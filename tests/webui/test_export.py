@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.webui.chats import kept_chat
+from webui.answer import Feedback, Rating
 from webui.conversation import Conversation
 from webui.export import as_html, as_json, as_markdown
 from webui.store import ConversationStore
@@ -79,6 +80,21 @@ async def test_what_models_write_cannot_break_out_of_its_place_in_the_markdown(
     headings = [line for line in as_markdown(chat).splitlines() if line.startswith("#")]
     assert [heading.split(" ")[0] for heading in headings] == ["#", "##", "###", "###"]
     assert "> # not a heading" in as_markdown(chat)
+
+
+@pytest.mark.anyio
+async def test_a_judgement_and_a_system_prompt_are_in_the_files_for_reading(
+    chat: Conversation,
+) -> None:
+    answer = chat.turns[0].answers[0]
+    answer.judge(Feedback(Rating.DOWN, ("not in the image",), "no <b>square</b>"))
+    answer.sampling = answer.sampling.model_copy(update={"system_prompt": "Be brief."})
+    html, markdown = as_html(chat), as_markdown(chat)
+    assert "rated down (not in the image)" in html
+    assert "Note: no &lt;b&gt;square&lt;/b&gt;" in html
+    assert "System prompt: Be brief." in html
+    for line in ("- Note: no <b>square</b>", "- System prompt: Be brief."):
+        assert line in markdown.splitlines()
 
 
 @pytest.mark.anyio

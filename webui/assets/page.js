@@ -394,6 +394,9 @@
   };
   const label = () => {
     set(find("#composer textarea"), "aria-label", say("Question to all columns", "向所有列提问"));
+    if (window.matchMedia("(max-width: 760px)").matches) {
+      set(find("#composer textarea"), "placeholder", say("Ask all columns", "向所有列提问"));
+    }
     set(find("#composer .upload-button"), "aria-label", say("Add images", "添加图片"));
     for (const [name, selector] of Object.entries(DRAWERS)) {
       const drawer = find(selector);
