@@ -111,7 +111,7 @@ class Metrics(Message):
     generation_time_ms: float | None = None  # from the first token to the last
     mean_itl_ms: float | None = None  # inter-token latency
     tokens_per_second: float | None = None
-    image_cache_hits: int | None = None  # our extension: images whose features were there already
+    image_cache_hits: int | None = None  # our extension: images that were not encoded anew
 
 
 class LikelyToken(Message):

@@ -87,7 +87,7 @@ class PromptReader:
         checkpoint.use()
         reading.positions = torch.arange(known, len(token_ids), device=checkpoint.device)[None]
         embeddings: torch.Tensor = self._inner.get_input_embeddings()(ids[:, known:])
-        encoded, hits = self._images.encoded, self._images.hits
+        before = self._images.encoded
         if has_images:
             inputs = checkpoint.inputs(prompt.prepared)
             del inputs["input_ids"]
@@ -95,8 +95,9 @@ class PromptReader:
                 self._place_in_three_dimensions(reading, ids, inputs, known)
             embeddings = self._with_images(prompt, embeddings, inputs, known)
         reading.embeddings = embeddings
-        reuse = Reuse(known, self._images.hits - hits, self._images.encoded - encoded)
-        return reading, reuse
+        # Neither what is remembered of an image nor what comes before the known end was encoded.
+        encoded = self._images.encoded - before
+        return reading, Reuse(known, len(prompt.image_digests) - encoded, encoded)
 
     def read(self, reading: Reading, max_tokens: int) -> torch.Tensor | None:
         """Reads up to so many tokens; after the last, the logits: ``(1, vocab_size)``."""

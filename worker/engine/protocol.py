@@ -84,7 +84,7 @@ class Reuse:
     """What of a prompt did not have to be computed, as it had been before."""
 
     cached_tokens: int = 0  # of which keys and values were there
-    image_cache_hits: int = 0  # images whose features were there
+    image_cache_hits: int = 0  # images whose features, or keys and values, were there
     encoded_images: int = 0  # images that went through the vision tower
 
 
