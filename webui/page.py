@@ -35,6 +35,7 @@ class Tab:
     conversation_id: str = ""  # which one it shows
     person: str = ""  # whose tab it is
     language: Language = Language.ENGLISH
+    is_answering: bool = False  # whether its composer says so
     editing: int | None = None  # the turn that is being asked anew
     scope: int | None = None  # the lane whose settings the panel shows; None: the chat's
     shown: dict[str, str] = field(default_factory=dict)  # a part's key -> its fields, as text

@@ -66,7 +66,9 @@ class Streams:
         """Shows a run that another tab, or this one before it was reloaded, has started."""
         run = self._runs.get(conversation_id)
         if run is None:
-            yield gr.skip()
+            conversation = await self._store.get(conversation_id) if tab.is_answering else None
+            # It may have come to its end since the tab was opened.
+            yield gr.skip() if conversation is None else self._view.ended(conversation, tab)
             return
         with self._runs.reading(run):
             async with aclosing(self._view.frames(run, tab)) as frames:

@@ -275,6 +275,7 @@ class View:
         self, tab: Tab, *, is_answering: bool, content: dict[str, Any] | None = None
     ) -> Component:
         words = tab.words
+        tab.is_answering = is_answering
         fields: dict[str, Any] = {
             "submit_btn": not is_answering,
             "stop_btn": is_answering,

@@ -18,7 +18,9 @@ from webui.gallery import read_gallery
 from webui.heads import Heads, Updates
 from webui.page import Page, Tab, build_page
 from webui.run import Run
+from webui.runs import RunRegistry
 from webui.store import ConversationStore
+from webui.streams import Streams
 from webui.toolkit import gr
 from webui.view import View
 from webui.watch import FleetWatch
@@ -99,3 +101,33 @@ async def test_the_end_of_the_last_column_is_shown(shown: tuple[Page, View, Run]
     await asyncio.gather(*writing)
     frames = await collecting
     assert 'data-state="done"' in frames[-1][page.columns[_LANES - 1].figures]
+
+
+async def test_a_run_without_news_has_an_empty_frame_now_and_then(
+    shown: tuple[Page, View, Run],
+) -> None:
+    _, view, run = shown
+    async with aclosing(view.frames(run, Tab())) as frames:
+        assert await anext(frames)  # that all of them wait
+        assert await asyncio.wait_for(anext(frames), 60) == {}
+
+
+async def test_a_tab_that_was_opened_just_before_the_end_is_told_of_it(
+    shown: tuple[Page, View, Run], tmp_path: Path
+) -> None:
+    page, view, run = shown
+    client, store = ControllerClient("http://127.0.0.1:1"), ConversationStore(tmp_path / "other")
+    registry = RunRegistry(client, store, lambda *_: None, limit=1, unwatched_seconds=0)
+    streams = Streams(view=view, store=store, runs=registry)
+    conversation, tab = run.conversation, Tab()
+    view.everything(conversation, tab, is_answering=True)
+    for answer in conversation.turns[-1].answers.values():
+        answer.finish()
+    await store.put(conversation)
+    [told] = [each async for each in streams.follow(conversation.id, tab)]
+    assert told[page.composer]["submit_btn"] is True
+    assert page.columns[0].chat in told
+    [told] = [each async for each in streams.follow(conversation.id, tab)]
+    assert told == gr.skip()  # it knows
+    await client.aclose()
+    store.close()
