@@ -39,6 +39,7 @@ from controller.registry import Registry
 from controller.relay import Relay
 from controller.reply import Reply
 from controller.retry_budget import RetryBudget
+from controller.routes.body import BoundedBodies
 from controller.routes.fleet import fleet_router
 from controller.routes.legacy import legacy_router
 from controller.routes.public import public_router
@@ -53,6 +54,10 @@ _log = logging.getLogger(__name__)
 
 # A loop that is this late was stopped, or its machine slept: heartbeats came and were not read.
 STANDSTILL_SECONDS = 1.0
+
+
+# Of what workers and operators say; one of a thousand adapters says a tenth of it.
+MAX_FLEET_BODY_BYTES = 8 * 1024 * 1024
 
 
 class Controller:
@@ -212,7 +217,14 @@ def create_app(
     api.router.routes.extend(
         Route(path, route, methods=["POST"], include_in_schema=False) for path, route in hot.items()
     )
-    app: ASGIApp = _Front(hot, api)
+    app: ASGIApp = _Front(
+        hot,
+        BoundedBodies(
+            api,
+            max_bytes=min(MAX_FLEET_BODY_BYTES, settings.max_body_bytes),
+            seconds=settings.body_seconds,
+        ),
+    )
     if api_keys is not None or fleet_token is not None:
         app = Access(app, api_keys=api_keys, fleet_token=fleet_token, quotas=Quotas(keys))
     if settings.cors_origins:  # outside of the rest: a browser's first question carries no key

@@ -1,15 +1,17 @@
-"""Reads a request's body off raw ASGI: once, within a size and a time."""
+"""Reads requests' bodies off raw ASGI: once, within a size and a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 
-from starlette.types import Receive, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from controller.chassis.http import error_response
 from controller.chassis.http_server import CLIENT
 from controller.protocol.errors import (
     BadRequestError,
+    ParagoneError,
     PayloadTooLargeError,
     RequestTimeoutError,
 )
@@ -43,6 +45,51 @@ async def read_json_body(
         ClientGoneError: the client hung up within it.
     """
     _check_head(headers, max_bytes)
+    return await _read_in_time(scope, receive, max_bytes, seconds)
+
+
+class BoundedBodies:
+    """Gives an application whole bodies, of a bounded size that came within a bounded time.
+
+    The web framework reads bodies of any size for as long as they take.
+
+    Args:
+        app: the application.
+        max_bytes: the most that is taken.
+        seconds: how long a body may take to arrive.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads, then passes on."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            _check_length(dict(scope["headers"]), self._max_bytes)
+            body = await _read_in_time(scope, receive, self._max_bytes, self._seconds)
+        except ClientGoneError:
+            return
+        except ParagoneError as exc:
+            await error_response(exc)(scope, receive, send)
+            return
+        is_read = False
+
+        async def receive_whole() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, receive_whole, send)
+
+
+async def _read_in_time(scope: Scope, receive: Receive, max_bytes: int, seconds: float) -> bytes:
     client = scope.get("extensions", {}).get(CLIENT)
     if client is not None and client.has_whole_body:
         return await _read(receive, max_bytes)
@@ -56,9 +103,13 @@ async def read_json_body(
         ) from exc
 
 
-def _check_head(headers: Mapping[bytes, bytes], max_bytes: int) -> None:
+def _check_length(headers: Mapping[bytes, bytes], max_bytes: int) -> None:
     if int(headers.get(b"content-length", 0)) > max_bytes:  # the server has checked it
         raise _too_large(max_bytes)
+
+
+def _check_head(headers: Mapping[bytes, bytes], max_bytes: int) -> None:
+    _check_length(headers, max_bytes)
     # A page in a browser may post other types to any address without asking.
     if b"json" not in headers.get(b"content-type", b"").lower():
         raise BadRequestError("The request must have the header Content-Type: application/json")

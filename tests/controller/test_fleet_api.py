@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from controller.app import MAX_FLEET_BODY_BYTES
 from controller.chassis.http import package_version
 from controller.protocol.fleet import FleetView, LeaseReply, ModelList, WorkerState
 from tests.controller.conftest import Fleet, running_controller
@@ -219,3 +221,33 @@ async def test_head_is_answered_as_get_without_the_body(fleet: Fleet, path: str)
     assert head.content == b""
     if path != "/metrics":  # whose body has changed since
         assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", ["/fleet/register", "/fleet/drain", "/refresh_all_workers"])
+async def test_what_the_fleet_says_has_a_bound_too(fleet: Fleet, path: str, chunked: bool) -> None:
+    size = MAX_FLEET_BODY_BYTES + 1
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(size // 2**20 + 1):
+            yield b" " * 2**20
+
+    reply = await fleet.client.post(
+        path,
+        content=pieces() if chunked else b" " * size,
+        headers={"content-type": "application/json"},
+    )
+    assert reply.status_code == 413
+    assert reply.json()["error"]["code"] == "payload_too_large"
+
+
+async def test_what_the_fleet_says_has_to_arrive_in_time() -> None:
+    async with running_controller(body_seconds=0.1) as fleet:
+
+        async def never() -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.sleep(60)
+
+        headers = {"content-type": "application/json"}
+        reply = await fleet.client.post("/fleet/register", content=never(), headers=headers)
+        assert reply.status_code == 408

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.protocol.errors import BadRequestError
-from controller.routing import DEFAULT_ANSWER_TOKENS, RoutingHints, routing_hints
+from controller.routing import DEFAULT_ANSWER_TOKENS, MOST_COMMAS, RoutingHints, routing_hints
 
 
 def hints(*contents: Any, **more: Any) -> RoutingHints:
@@ -124,3 +124,18 @@ def test_a_stream_its_deadline_and_the_text_that_it_echoes_are_read() -> None:
 
 def test_a_limit_that_means_as_many_as_fit_costs_no_million_tokens() -> None:
     assert hints("x", max_tokens=1_048_576).tokens < 10_000
+
+
+@pytest.mark.parametrize("value", [b"[],", b"{},", b"1,", b'"",'])
+def test_a_body_of_millions_of_values_is_refused_before_they_are_read(value: bytes) -> None:
+    body = b'{"model":"demo","messages":[' + value * MOST_COMMAS + value.rstrip(b",") + b",1]}"
+    with pytest.raises(BadRequestError, match="arrays or objects"):
+        routing_hints(body)
+
+
+def test_a_large_image_and_a_long_prompt_of_tokens_are_read() -> None:
+    image = {"type": "image_url", "image_url": {"url": "A" * 5_000_000}}
+    body = {"model": "demo", "messages": [{"role": "user", "content": [image]}]}
+    assert routing_hints(json.dumps(body).encode()).model == "demo"
+    tokens = {"model": "demo", "prompt": [list(range(100_000))] * 2}
+    assert routing_hints(json.dumps(tokens).encode()).model == "demo"
