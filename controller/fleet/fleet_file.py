@@ -118,6 +118,8 @@ def _yaml_cause(source: str, text: str, exc: yaml.YAMLError) -> str:
         return f"{source}:{mark.line + 1}: expected a key, a colon and a space, as in `port: 21001`"
     if text[mark.index : mark.index + 1] == "\t":
         return f"{source}:{mark.line + 1}: there is a tab; YAML takes spaces alone"
+    if exc.problem and exc.problem.startswith("expected <block end>"):
+        return f"{source}:{mark.line + 1}: this line is indented unlike those that it belongs to"
     where = f" ({exc.context})" if exc.context else ""
     return f"{source}:{mark.line + 1}: {exc.problem}{where}"
 

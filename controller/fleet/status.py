@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from controller.fleet.probe import fetch_workers, fleet_client
+from controller.fleet.probe import ProbeError, fetch_workers, fleet_client
 from controller.fleet.table import render_workers
 from controller.protocol.fleet import FleetView, WorkerView
 
@@ -28,12 +28,21 @@ async def show_status(
             may block.
 
     Raises:
-        ProbeError: the controller does not answer.
+        ProbeError: the controller does not answer; while it is watched, the first time.
     """
     redraw = watch and not as_json and sys.stdout.isatty()
+    has_answered = False
     async with fleet_client(os.environ) as client:
         while True:
-            workers = await fetch_workers(client, controller_url)
+            try:
+                workers = await fetch_workers(client, controller_url)
+            except ProbeError as exc:  # it may be restarted, which is when one watches
+                if not has_answered:
+                    raise
+                _say(exc, redraw=redraw)
+                await asyncio.sleep(_WATCH_SECONDS)
+                continue
+            has_answered = True
             if as_json:
                 text = _as_json(workers)
             else:
@@ -43,6 +52,15 @@ async def show_status(
             if not watch:
                 return
             await asyncio.sleep(_WATCH_SECONDS)
+
+
+def _say(exc: ProbeError, *, redraw: bool) -> None:
+    """In the table's place on a terminal; elsewhere apart from what programs read."""
+    if redraw:
+        sys.stdout.write(f"{_HOME_AND_CLEAR}{exc}\n")
+        sys.stdout.flush()
+    else:
+        sys.stderr.write(f"{exc}\n")
 
 
 def _as_json(workers: list[WorkerView]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.fleet_files import make_model, write_fleet_file
 from tests.fleet.running import RunningFleet
-from tests.ports import free_ports
 
 FAKE = Path(__file__).with_name("fake_process.py")
 
@@ -34,25 +34,11 @@ def fakes(tmp_path: Path) -> Path:
 @pytest.fixture
 def write_fleet(tmp_path: Path, fakes: Path) -> Callable[..., Path]:
     """Writes a fleet file with one fake worker for each list of extra flags."""
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
+    make_model(tmp_path)
+    env = f"env: {{PYTHONPATH: {fakes}}}"
 
     def write(*workers: list[str], web: bool = False, extra: str = "") -> Path:
-        ports = iter(free_ports(len(workers) + 2))
-        lines = [f"controller: {{port: {next(ports)}}}"]
-        if web:
-            lines.append(f"web: {{port: {next(ports)}, env: {{PYTHONPATH: {fakes}}}}}")
-        lines.append("workers:")
-        for index, args in enumerate(workers):
-            quoted = ", ".join(f"'{arg}'" for arg in args)
-            lines.append(
-                f"  - {{name: w{index}, model_path: ./model, port: {next(ports)}, "
-                f"env: {{PYTHONPATH: {fakes}}}, args: [{quoted}]}}"
-            )
-        path = tmp_path / "fleet.yaml"
-        path.write_text("\n".join(lines) + "\n" + extra)
-        return path
+        return write_fleet_file(tmp_path, workers, env, web=env if web else None, extra=extra)
 
     return write
 

@@ -13,9 +13,9 @@ import pytest
 
 import worker
 from tests.fleet.conftest import FAKE
+from tests.fleet.fleet_files import make_model, write_fleet_file
 from tests.fleet.running import RunningFleet, eventually, is_running
 from tests.fleet.test_cli import paragone
-from tests.ports import free_ports
 
 pytestmark = [
     pytest.mark.fleet,
@@ -61,22 +61,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for folder in ("engine", "checkpoint"):
         real = Path(worker.__file__).parent / folder
         (fakes / folder / "__init__.py").write_text(f"__path__.append({str(real)!r})\n")
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
+    make_model(tmp_path)
     fleets: list[RunningFleet] = []
 
     def start_fleet(*workers: list[str], more: str = "", **env: str) -> RunningFleet:
-        ports = iter(free_ports(len(workers) + 1))
-        lines = [f"controller: {{port: {next(ports)}}}", "workers:"]
-        for index, args in enumerate(workers):
-            quoted = ", ".join(f"'{arg}'" for arg in args)
-            lines.append(
-                f"  - {{name: w{index}, model_path: ./model, device: cpu, port: {next(ports)}, "
-                f"args: [{quoted}]{more if index == 0 else ''}}}"
-            )
-        path = tmp_path / "fleet.yaml"
-        path.write_text("\n".join(lines) + "\n" + QUICK)
+        path = write_fleet_file(tmp_path, workers, "device: cpu", extra=QUICK)
+        # Of the first worker alone.
+        path.write_text(path.read_text().replace("name: w0", "name: w0" + more))
         fleets.append(RunningFleet(path, env={"PYTHONPATH": str(fakes.parent), **env}))
         return fleets[-1]
 

@@ -226,6 +226,7 @@ def test_what_is_no_mapping_is_refused(text):
         ("workers: [\n  {name: a", "f.yaml:2: expected ',' or '}'"),
         ("controller:\n\tport: 1\n", "f.yaml:2: there is a tab; YAML takes spaces alone"),
         ("workers:\n  - name: a\n    port:1\n", "f.yaml:3: expected a key, a colon and a space"),
+        ("workers:\n  - name: a\n web: {}\n", "f.yaml:3: this line is indented unlike those"),
         ("env: {A: 2026-13-45}", "f.yaml: cannot be read as YAML: month must be in 1..12"),
     ],
 )
