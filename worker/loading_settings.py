@@ -94,7 +94,8 @@ class LoadingSettings(FlagSettings):
     )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     trust_remote_code: bool = Field(
-        default=False, description="run code that comes with a checkpoint"
+        default=False,
+        description="run code that comes with a checkpoint, for what transformers itself has not",
     )
 
     mmap: bool = Field(

@@ -183,6 +183,22 @@ def test_settings_of_a_tokenizer_that_are_no_object_are_named(copy, content):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"version": "1.0", "mod', "tokenizer.json is not JSON"),
+        ("[1]", "tokenizer.json holds a list"),
+        ('{"version": "1.0"}', "tokenizer.json holds no tokenizer's model"),
+    ],
+)
+def test_a_damaged_tokenizer_json_is_named_by_its_path(copy, content, complaint):
+    folder = copy("vicuna-tiny")
+    (folder / "tokenizer.model").unlink()
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(errors.TokenizerError, match=complaint):
+        load(folder)
+
+
 # --- configs
 
 

@@ -64,7 +64,9 @@ def damage(folder: CheckpointFolder) -> str | None:
             folder.json(name)
         for file in _vocabularies(folder):
             if file.suffix == ".json":
-                folder.json(file.name)
+                found = folder.json(file.name) or {}
+                if file.name == "tokenizer.json" and "model" not in found:
+                    return f"{file} holds no tokenizer's model; download or copy it again"
             elif _SENTENCEPIECE.fullmatch(file.name) and not _is_readable(file):
                 return f"{file} is damaged or cut short; download or copy it again"
     except CheckpointError as error:
