@@ -8,7 +8,7 @@ from tests.benches import run_bench
 def test_a_tiny_run_prints_each_loaders_time_and_memory(tmp_path):
     sizes = ("--size", "tiny", "--rounds", "1", "--folder", str(tmp_path))
     # It has compared the answers: both loaders load the same model.
-    printed = run_bench("load_bench", *sizes, timeout=110, OMP_NUM_THREADS="1")
+    printed = run_bench("load_bench", *sizes, OMP_NUM_THREADS="1")
     rows = {
         cells[0]: cells[1:]
         for line in printed.splitlines()

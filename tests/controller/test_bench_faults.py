@@ -8,7 +8,7 @@ FAULTS = ["--fault", "kill -9 within a stream", "--fault", "client hangs up", "-
 
 
 def test_a_short_run_tells_how_a_stream_ends_whose_worker_is_killed() -> None:
-    printed = run_bench("fault_bench", *FAULTS, timeout=280)
+    printed = run_bench("fault_bench", *FAULTS)
     rows = {
         cells[1]: cells[2]
         for line in printed.splitlines()

@@ -19,7 +19,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_a_tiny_run_compares_the_three_servers_and_finds_their_answers_the_same():
-    printed = run_bench("engine_bench", *SIZES, timeout=110, OMP_NUM_THREADS="1")
+    printed = run_bench("engine_bench", *SIZES, OMP_NUM_THREADS="1")
     found = rows(printed)
     assert found["concurrent"][:3] == ["batched", "sequential", "transformers serve"]
     for clients in ("1", "3"):
