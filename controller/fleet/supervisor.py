@@ -331,7 +331,10 @@ class Supervisor:
         for keeper in self._keepers:
             failure = self._failure(keeper)
             if failure is not None:
-                lines.append(f"Not {keeper.plan.name}: {failure}")
+                name = keeper.plan.name
+                # In a terminal full of others' lines its own last ones are hard to find.
+                why = f" (paragone logs {name})" if keeper.state is ProcessState.GIVEN_UP else ""
+                lines.append(f"Not {name}: {failure}{why}")
             elif keeper.plan.kind is ProcessKind.WEBUI:
                 lines.append(f"Page   {keeper.plan.url}")
         lines.append(f"API    {self._controller().url}/v1")

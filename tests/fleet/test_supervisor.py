@@ -121,7 +121,9 @@ def test_a_worker_that_cannot_start_stays_down_with_its_last_lines_shown(start_f
 
 def test_a_worker_that_refuses_to_start_is_started_only_once(start_fleet):
     fleet = start_fleet([], ["--say", "bad flag", "--exit-with", "2"], extra=QUICK)
-    fleet.wait_for_line("Not w1: it refused to start")
+    fleet.wait_for_line(
+        "Not w1: it refused to start, and another try would end alike (paragone logs w1)"
+    )
     assert fleet.output.count("w1         | bad flag") == 1
 
 
