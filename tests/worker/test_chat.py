@@ -276,11 +276,21 @@ async def test_a_body_beyond_the_limit_is_a_413():
         assert "--max-body-bytes" in reply.json()["error"]["message"]
 
 
-async def test_a_prompt_beyond_the_context_is_a_400():
+async def test_a_prompt_beyond_the_context_is_a_400_that_says_what_to_shorten():
+    text = "one two three four five six"
     async with running_worker(FakeModel(context_length=5)) as running:
-        reply = await running.ask(content="one two three four five six", stream=True)
-    assert reply.status_code == 400
-    assert reply.json()["error"]["code"] == "context_length_exceeded"
+        plain = await running.ask(content=text, stream=True)
+        seen = await running.ask(content=[image_part(picture())] * 2)
+        body = {"model": "fake", "prompt": text}
+        continued = await running.client.post("/v1/completions", json=body)
+    errors = [reply.json()["error"] for reply in (plain, seen, continued)]
+    assert [reply.status_code for reply in (plain, seen, continued)] == [400] * 3
+    assert {error["code"] for error in errors} == {"context_length_exceeded"}
+    assert [error["param"] for error in errors] == ["messages", "messages", "prompt"]
+    assert errors[0]["message"].endswith("; shorten the conversation")
+    assert "8 tokens, 8 of them for images," in errors[1]["message"]
+    assert errors[1]["message"].endswith("or send fewer images")
+    assert errors[2]["message"].endswith("; shorten the prompt")
 
 
 async def test_a_full_queue_is_a_429_with_retry_after():

@@ -341,11 +341,15 @@ class QueuedEngine(ABC, Generic[PreparedT]):
             raise internal_error(exc, "preparing the prompt", job.request) from exc
         limit = job.served.context_length
         if prepared.prompt_tokens >= limit:
-            images = f", {prepared.image_tokens} of them for images," if job.request.images else ""
+            images, fewer = "", ""
+            if job.request.images:
+                images = f", {prepared.image_tokens} of them for images,"
+                fewer = " or send fewer images"
+            asked = "conversation" if job.request.prompt is None else "prompt"
             raise ContextLengthError(
                 f"The prompt has {prepared.prompt_tokens} tokens{images} and this model's context "
-                f"holds {limit} with the answer; shorten the conversation or send fewer images",
-                param="messages",
+                f"holds {limit} with the answer; shorten the {asked}{fewer}",
+                param="messages" if job.request.prompt is None else "prompt",
             )
         return prepared
 
