@@ -78,7 +78,8 @@ class WebApp:
         """
         moderate = moderator(settings.moderate)
         self._client = ControllerClient(
-            settings.controller_url,
+            settings.controller_url[0],
+            others=settings.controller_url[1:],
             silence_seconds=settings.silence_seconds,
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             tls=client_context(settings.tls_ca),

@@ -7,13 +7,14 @@ the cause and the way out, so that a column can show it as it is.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
 import httpx
 from pydantic import ValidationError
 
+from controller.chassis.addresses import Addresses
 from controller.protocol.chat import ChatCompletionChunk
 from controller.protocol.fleet import DrainReply, DrainRequest, FleetView
 from controller.protocol.preview import Preview
@@ -24,10 +25,11 @@ _CONNECT_SECONDS = 5.0
 
 
 class ControllerClient:
-    """Talks to one controller over HTTP.
+    """Talks to one controller over HTTP, or to another of its fleet where it cannot be reached.
 
     Args:
         base_url: the controller's address, without a trailing slash.
+        others: of the same fleet. Which answered last is asked first.
         silence_seconds: how long a stream may send nothing at all, not even a ping.
         api_key: what the controller asks of its clients, if it does.
         tls: whose certificates are trusted; None is the system's choice.
@@ -37,18 +39,18 @@ class ControllerClient:
         self,
         base_url: str,
         *,
+        others: Sequence[str] = (),
         silence_seconds: float = 60.0,
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.base_url = base_url
+        self._addresses = Addresses((base_url, *others))
         self._silence_seconds = silence_seconds
         self._tls = tls
         self._headers = {"accept-encoding": "identity"} | (
             {"authorization": f"Bearer {api_key}"} if api_key else {}
         )
         self._http = httpx.AsyncClient(
-            base_url=base_url,
             verify=tls or True,
             timeout=httpx.Timeout(_CONNECT_SECONDS, read=silence_seconds),
             # A proxy from the environment must not stand between us and a local controller.
@@ -65,15 +67,22 @@ class ControllerClient:
         if self._streams is not None:
             await self._streams.close()
 
+    @property
+    def base_url(self) -> str:
+        """The controller that is asked now."""
+        return self._addresses.current
+
     async def fleet(self) -> FleetView:
         """The workers as the controller sees them now.
 
         Raises:
             ControllerError: it cannot be reached, or what answers is no controller.
         """
+        asked = self.base_url
         try:
-            response = await self._http.get("/fleet/workers", timeout=3.0)
+            response = await self._request("GET", "/fleet/workers", seconds=3.0)
         except httpx.TransportError as exc:
+            self._addresses.pass_over(asked)  # it may hang
             raise self._unreachable(exc) from exc
         if response.status_code != httpx.codes.OK:
             raise _error_of(response)
@@ -87,29 +96,36 @@ class ControllerClient:
             ) from exc
 
     async def drain(self, worker_id: str, *, admin_key: str) -> bool:
-        """Has the controller route nothing more to a worker. Returns whether it knew the worker.
+        """Has the controllers route nothing more to a worker. Returns whether one knew it.
 
         Args:
             worker_id: which.
             admin_key: the fleet's token, where the controller has one; empty: none is sent.
 
         Raises:
-            ControllerError: it cannot be reached, or the key is not the right one.
+            ControllerError: none can be reached, or the key is not the right one.
         """
-        headers = {"authorization": f"Bearer {admin_key}"} if admin_key else {}
+        authorization = {"authorization": f"Bearer {admin_key}"} if admin_key else {}
         body = DrainRequest(worker_id=worker_id).model_dump_json()
-        try:
-            response = await self._http.post(
-                "/fleet/drain",
-                content=body,
-                headers={"content-type": "application/json", **headers},
-                timeout=5.0,
-            )
-        except httpx.TransportError as exc:
-            raise self._unreachable(exc) from exc
-        if response.status_code != httpx.codes.OK:
-            raise _error_of(response)
-        return DrainReply.model_validate_json(response.content).known
+        answers: list[bool] = []
+        failed: httpx.TransportError | None = None
+        for address in self._addresses:  # each has a list of its own
+            try:
+                response = await self._http.post(
+                    address + "/fleet/drain",
+                    content=body,
+                    headers={"content-type": "application/json", **authorization},
+                    timeout=5.0,
+                )
+            except httpx.TransportError as exc:
+                failed = exc
+                continue
+            if response.status_code != httpx.codes.OK:
+                raise _error_of(response)
+            answers.append(DrainReply.model_validate_json(response.content).known)
+        if not answers and failed is not None:
+            raise self._unreachable(failed) from failed
+        return any(answers)
 
     async def chat(
         self, body: bytes, *, note_worker: Callable[[str], None] | None = None
@@ -160,9 +176,7 @@ class ControllerClient:
             ControllerError: refused, or the model's server has no such route.
         """
         try:
-            response = await self._http.post(
-                "/v1/preview", content=body, headers={"content-type": "application/json"}
-            )
+            response = await self._request("POST", "/v1/preview", content=body)
         except httpx.ReadTimeout as exc:
             raise self._silent() from exc
         except httpx.TransportError as exc:
@@ -178,17 +192,52 @@ class ControllerClient:
                 code="bad_preview",
             ) from exc
 
+    async def _request(
+        self, method: str, path: str, *, content: bytes | None = None, seconds: float | None = None
+    ) -> httpx.Response:
+        """The answer of the first controller that accepts a connection.
+
+        Args:
+            method: of HTTP.
+            path: what is asked for.
+            content: JSON, if there is a body.
+            seconds: how long it may take; None is as long as a stream may be silent.
+        """
+        headers = {} if content is None else {"content-type": "application/json"}
+        timeout = self._http.timeout if seconds is None else httpx.Timeout(seconds)
+        failed: httpx.TransportError | None = None
+        for address in self._addresses.tries():
+            try:
+                return await self._http.request(
+                    method, address + path, content=content, headers=headers, timeout=timeout
+                )
+            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:  # it was asked nothing
+                self._addresses.pass_over(address)
+                failed = exc
+        raise failed or RuntimeError("no controller is named")
+
+    async def _post_stream(self, body: bytes) -> aiohttp.ClientResponse:
+        """Likewise, for an answer that comes in pieces."""
+        failed: aiohttp.ClientError | None = None
+        for address in self._addresses.tries():
+            try:
+                return await self._session().post(
+                    address + "/v1/chat/completions",
+                    data=body,
+                    headers={"content-type": "application/json"},
+                    allow_redirects=False,
+                )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+                self._addresses.pass_over(address)
+                failed = exc
+        raise failed or RuntimeError("no controller is named")
+
     @asynccontextmanager
     async def _open(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
         response = None
         try:
             try:
-                response = await self._session().post(
-                    self.base_url + "/v1/chat/completions",
-                    data=body,
-                    headers={"content-type": "application/json"},
-                    allow_redirects=False,
-                )
+                response = await self._post_stream(body)
                 refusal = None if response.status == httpx.codes.OK else await response.text()
             except aiohttp.ConnectionTimeoutError as exc:
                 raise self._unreachable(exc) from exc
@@ -238,7 +287,7 @@ class ControllerClient:
         }
         reason = reasons.get(type(exc), str(exc) or type(exc).__name__)
         return ControllerError(
-            f"The controller at {self.base_url} cannot be reached: {reason}. Start it, or check "
+            f"The controller at {self._addresses} cannot be reached: {reason}. Start it, or check "
             f"--controller-url; this page goes on by itself once it is back.",
             code="unreachable",
         )

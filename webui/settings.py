@@ -18,8 +18,11 @@ class WebSettings(ProcessSettings):
     """Serves the page that compares checkpoints side by side."""
 
     port: int = Field(default=7860, ge=0, le=65535, description="port to listen on; 0: a free one")
-    controller_url: str = Field(
-        default="http://127.0.0.1:21001", description="where the controller answers"
+    controller_url: tuple[str, ...] = Field(
+        default=("http://127.0.0.1:21001",),
+        min_length=1,
+        description="where the controller answers; several of one fleet with commas between them: "
+        "the next is asked where one cannot be reached",
     )
     api_key: SecretStr | None = Field(
         default=None,
@@ -167,9 +170,14 @@ class WebSettings(ProcessSettings):
             )
         return self
 
+    @field_validator("controller_url", mode="before")
+    @classmethod
+    def _split_addresses(cls, value: object) -> object:
+        return split_list(value)
+
     @field_validator("controller_url")
     @classmethod
-    def _plain_http_address(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
+    def _plain_http_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(each.startswith(("http://", "https://")) for each in value):
             raise ValueError("expected an address such as http://127.0.0.1:21001")
-        return value.rstrip("/")
+        return tuple(each.rstrip("/") for each in value)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 from pydantic import ValidationError
 
+from controller.chassis.addresses import Addresses
 from controller.protocol.chat import ChatCompletionChunk, ChatCompletionRequest
 from controller.protocol.error_bodies import error_of_body
 from controller.protocol.preview import Preview, PreviewRequest
@@ -26,14 +27,20 @@ class RemoteSource:
 
     Args:
         address: what stands before ``/v1``.
+        others: of controllers of the same fleet. Which answered last is asked first.
         api_key: what it asks of its clients, if it does.
         tls: whose certificates are believed; None is the system's choice.
     """
 
     def __init__(
-        self, address: str, *, api_key: str | None = None, tls: ssl.SSLContext | None = None
+        self,
+        address: str,
+        *,
+        others: Sequence[str] = (),
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._address = address.rstrip("/").removesuffix("/v1")
+        self._addresses = Addresses((address, *others))
         self._http = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=None),
             timeout=httpx.Timeout(_CONNECT_SECONDS, read=_SILENCE_SECONDS),
@@ -50,8 +57,8 @@ class RemoteSource:
             return [str(entry["id"]) for entry in json.loads(response.content)["data"]]
         except (ValueError, TypeError, KeyError) as exc:
             raise AnswerError(
-                f"What answers at {self._address} lists no models as OpenAI's API does; check "
-                "--controller",
+                f"What answers at {self._addresses.current} lists no models as OpenAI's API does; "
+                "check --controller",
                 code="bad_models",
             ) from exc
 
@@ -91,29 +98,18 @@ class RemoteSource:
         await self._http.aclose()
 
     async def _whole(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
-        headers = {"content-type": "application/json"} if body is not None else {}
-        try:
-            response = await self._http.request(
-                method, self._address + path, content=body, headers=headers
-            )
-        except (httpx.TransportError, httpx.InvalidURL) as exc:
-            raise self._unreachable(exc) from exc
-        if not response.is_success:
-            raise _error_of(response.text, response)
-        return response
+        async with self._open(path, body, method=method) as response:
+            try:
+                await response.aread()
+            except httpx.TransportError as exc:
+                raise self._broken(exc) from exc
+            return response
 
     @asynccontextmanager
-    async def _open(self, path: str, body: bytes) -> AsyncIterator[httpx.Response]:
-        request = self._http.build_request(
-            "POST",
-            self._address + path,
-            content=body,
-            headers={"content-type": "application/json"},
-        )
-        try:
-            response = await self._http.send(request, stream=True)
-        except (httpx.TransportError, httpx.InvalidURL) as exc:
-            raise self._unreachable(exc) from exc
+    async def _open(
+        self, path: str, body: bytes | None, *, method: str = "POST"
+    ) -> AsyncIterator[httpx.Response]:
+        response = await self._ask(method, path, body)
         try:
             if not response.is_success:
                 await response.aread()
@@ -121,6 +117,23 @@ class RemoteSource:
             yield response
         finally:
             await response.aclose()
+
+    async def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+        """The head of the first controller's answer that accepts a connection."""
+        headers = {} if body is None else {"content-type": "application/json"}
+        failed: Exception | None = None
+        for address in self._addresses.tries():
+            try:
+                request = self._http.build_request(
+                    method, address + path, content=body, headers=headers
+                )
+                return await self._http.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:  # it was asked nothing
+                self._addresses.pass_over(address)
+                failed = exc
+            except (httpx.TransportError, httpx.InvalidURL) as exc:
+                raise self._unreachable(exc) from exc
+        raise self._unreachable(failed or RuntimeError("no address")) from failed
 
     def _broken(self, exc: httpx.TransportError) -> AnswerError:
         if isinstance(exc, httpx.ReadTimeout):
@@ -130,14 +143,15 @@ class RemoteSource:
                 code="silent",
             )
         return AnswerError(
-            f"the connection to {self._address} broke in the middle of the answer; ask again",
+            f"the connection to {self._addresses.current} broke in the middle of the answer; "
+            "ask again",
             code="stream_broken",
         )
 
     def _unreachable(self, exc: Exception) -> AnswerError:
         why = str(exc) or type(exc).__name__
         return AnswerError(
-            f"nobody answers at {self._address} ({why}); start a fleet with "
+            f"nobody answers at {self._addresses} ({why}); start a fleet with "
             "`paragone up FILE`, or name another address with --controller URL",
             code="unreachable",
         )

@@ -64,9 +64,11 @@ class FleetSettings(FlagSettings):
 
     controller_url: str = Field(
         default="http://127.0.0.1:21001",
-        pattern=r"^https?://[^/\s]+[^\s]*$",
+        pattern=r"^https?://[^/\s,]+[^\s,]*(,https?://[^/\s,]+[^\s,]*)*$",
         json_schema_extra={"flags": ["--controller"], "expected": "an address: http://HOST:PORT"},
-        description="the controller, or any other server that speaks OpenAI's API",
+        description="the controller, or any other server that speaks OpenAI's API; several "
+        "controllers of one fleet with commas between them: the next is asked where one cannot be "
+        "reached",
     )
     api_key: SecretStr | None = Field(
         default=None, description="what it asks of its clients; better in the environment"

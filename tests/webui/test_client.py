@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
@@ -135,6 +136,59 @@ async def test_a_controller_that_is_down_is_named_with_its_address() -> None:
         assert caught.value.code == "unreachable"
         assert url in caught.value.message
         assert "nothing accepts connections there" in caught.value.message
+    await client.aclose()
+
+
+async def test_the_next_controller_is_asked_where_one_cannot_be_reached(
+    served: tuple[FakeController, str], fake: FakeController
+) -> None:
+    away = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    for ask in (ControllerClient.fleet, lambda client: _text(client, _body())):
+        client = ControllerClient(away[0], others=[away[1], served[1]])
+        assert await ask(client)
+        assert client.base_url == served[1]  # and is asked first from now on
+        await client.aclose()
+
+
+async def test_a_controller_that_hangs_is_passed_over_at_the_next_look(
+    served: tuple[FakeController, str], fake: FakeController
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        client = ControllerClient(url, others=[served[1]])
+        with pytest.raises(ControllerError, match="it does not answer"):
+            await client.fleet()
+        assert (await client.fleet()).workers
+        await client.aclose()
+
+
+async def test_a_worker_is_drained_at_each_controller() -> None:
+    def controller(*known: str) -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/fleet/drain")
+        async def drain(request: Request) -> Response:
+            worker_id = (await request.json())["worker_id"]
+            drained.append(worker_id)
+            return JSONResponse({"known": worker_id in known})
+
+        return app
+
+    drained: list[str] = []
+    with ThreadedServer(controller()) as first, ThreadedServer(controller("w1")) as second:
+        away = f"http://127.0.0.1:{free_port()}"
+        client = ControllerClient(first.url, others=[away, second.url])
+        assert await client.drain("w1", admin_key="")
+        assert drained == ["w1", "w1"]
+        assert not await client.drain("w2", admin_key="")
+        await client.aclose()
+
+
+async def test_where_none_can_be_reached_all_are_named() -> None:
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    client = ControllerClient(urls[0], others=urls[1:])
+    with pytest.raises(ControllerError, match=f"{urls[0]}, {urls[1]} cannot be reached"):
+        await _text(client, _body())
     await client.aclose()
 
 
