@@ -264,11 +264,11 @@ def _cell_html(key: str, row: dict[str, str], worker: WorkerView) -> str:
 
 def _plots_html(view: FleetView, history: ClusterHistory, words: Words) -> str:
     figures = []
-    for worker in sorted(view.workers, key=lambda each: each.address):
+    named = [(w.status.models[0].name, w.address, w) for w in view.workers if w.status.models]
+    for name, _, worker in sorted(named, key=lambda each: each[:2]):  # the table's order
         points = history.of(worker.worker_id)
-        if len(points) < 2 or not worker.status.models:
+        if len(points) < 2:
             continue
-        name = worker.status.models[0].name
         for label, values, last in (
             (words("running"), [p.running + p.waiting for p in points], str(points[-1].running)),
             (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 
@@ -154,6 +155,8 @@ async def test_the_page_shows_every_figure_of_a_worker(http: httpx.AsyncClient) 
     assert loading["state"].startswith("loading 42%")
     assert "language <model>" in loading["state"]  # escaped, or the parser had lost it
     assert html.count("<polyline") == 3 * 4
+    plotted = re.findall(r"<figcaption><span>(\w+):", html)[::3]
+    assert plotted == [row["model"] for row in parser.rows]  # in the order of the table
 
 
 async def test_only_who_has_the_key_can_drain(http: httpx.AsyncClient) -> None:
