@@ -32,6 +32,7 @@ class FleetWatch:
         self._client = client
         self._is_list_fixed = is_list_fixed
         self._interval_seconds = interval_seconds
+        self._answered_by = client.base_url  # the last one of several
         self.view: FleetView | None = None  # the last answer, whole
         self.observers: list[Callable[[FleetView], None]] = []  # told of each answer
         self.catalogue = Catalogue(
@@ -67,5 +68,6 @@ class FleetWatch:
             return
         for observe in self.observers:
             observe(self.view)
-        if before.problem is not None:
-            _log.info("the controller at %s answers", self._client.base_url)
+        if before.problem is not None or self._answered_by != self._client.base_url:
+            self._answered_by = self._client.base_url
+            _log.info("the controller at %s answers", self._answered_by)

@@ -150,6 +150,23 @@ async def test_the_next_controller_is_asked_where_one_cannot_be_reached(
         await client.aclose()
 
 
+async def test_which_controller_answers_is_logged_when_it_is_another(
+    served: tuple[FakeController, str], fake: FakeController, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadedServer(FakeController(demo_models(pieces_per_second=500)).app()) as second:
+        client = ControllerClient(served[1], others=[second.url])
+        watch = FleetWatch(client, interval_seconds=60)
+        with caplog.at_level("INFO", logger="webui.watch"):
+            await watch.refresh()
+            client._addresses.pass_over(served[1])  # as where it cannot be reached
+            await watch.refresh()
+            await watch.refresh()
+    assert [record.message for record in caplog.records] == [
+        f"the controller at {url} answers" for url in (served[1], second.url)
+    ]
+    await client.aclose()
+
+
 async def test_a_controller_that_hangs_is_passed_over_at_the_next_look(
     served: tuple[FakeController, str], fake: FakeController
 ) -> None:
