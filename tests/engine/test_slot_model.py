@@ -173,6 +173,23 @@ def test_an_image_is_encoded_once_and_a_prompt_is_read_once():
     model.close(two)
 
 
+@pytest.mark.parametrize("which", [LLAVA, NEXT], ids=lambda which: which[0])
+@pytest.mark.parametrize("engine", [SlotModel, TransformersModel])
+def test_a_prompt_that_came_rendered_sees_its_images_as_its_conversation_would(which, engine):
+    """As LLaVA's and FastChat's programs send them."""
+    model = engine(loaded(*which))
+    chat = model.prepare(ASKED["two"])
+    asked = replace(ASKED["two"], messages=(), prompt=chat.prepared.text)
+    assert model.prepare(asked).input_ids == chat.input_ids
+    if engine is TransformersModel:
+        assert first_tokens(model, asked, LONGEST) == generated(which, "two")
+        return
+    row = model.open(model.prepare(asked), GREEDY)
+    assert row.reuse == Reuse(0, 0, 2)
+    assert model.prefill(row, 4_096) == generated(which, "two")[0]
+    model.close(row)
+
+
 def test_the_next_turn_of_a_conversation_reads_its_question_alone():
     model = SlotModel(loaded(*LLAVA))
     row = read(model, "wide")

@@ -93,7 +93,7 @@ class ServedCheckpoint:
         """Prompt and pixels, on the CPU."""
         self.samplers.check(request.sampling)
         if request.prompt is not None:
-            return self._prepare_prompt(request.prompt)
+            return self._prepare_prompt(request.prompt, request.images)
         return self.checkpoint.prepare(
             request.messages,
             request.images,
@@ -112,10 +112,12 @@ class ServedCheckpoint:
             prepared.text, prepared.prompt_tokens, prepared.image_tokens, tuple(views)
         )
 
-    def _prepare_prompt(self, prompt: str | tuple[int, ...]) -> PreparedPrompt:
-        """A prompt that is continued as it is."""
+    def _prepare_prompt(
+        self, prompt: str | tuple[int, ...], images: Sequence[Image.Image]
+    ) -> PreparedPrompt:
+        """A prompt that is continued as it is; images come with texts alone, at their markers."""
         if isinstance(prompt, str):
-            prepared = self.checkpoint.prompting.prepare_text(prompt, ())
+            prepared = self.checkpoint.prompting.prepare_text(prompt, images)
         else:
             self.samplers.require_ids("prompt", prompt)
             if self.checkpoint.image_token_id in prompt:
