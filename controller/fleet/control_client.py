@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,10 +93,10 @@ def ask(
         seconds: how long it may be silent; None for as long as it takes.
 
     Returns:
-        The answer's last text; empty if the supervisor ended first.
+        The answer's last text; empty where the supervisor's end is its own, as of a stop.
 
     Raises:
-        ControlError: it refused, or does not answer.
+        ControlError: it refused, does not answer, or ended first.
         TimeoutError: it was silent for longer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -109,7 +110,8 @@ def ask(
                 f"the supervisor of {fleet.fleet_file} does not answer ({exc.strerror}): it is "
                 f"starting or stopping; try again in a moment"
             ) from exc
-        with connection.makefile("rb") as answer:
+        # Reset: it ended and had not read the request.
+        with connection.makefile("rb") as answer, contextlib.suppress(ConnectionResetError):
             for line in answer:
                 if not line.endswith(b"\n"):  # it was killed in the middle
                     break
@@ -119,4 +121,9 @@ def ask(
                 if reply.kind == "done":
                     return reply.text
                 on_line(reply.text)
-    return ""
+    if request.command == "stop" or request.follow:
+        return ""
+    raise ControlError(
+        f"the supervisor of {fleet.fleet_file} ended before it answered; start it again with "
+        f"`paragone up {fleet.fleet_file}`"
+    )

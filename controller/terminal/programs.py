@@ -24,7 +24,7 @@ from controller.terminal.settings import (
     FleetSettings,
     RemoteChatSettings,
 )
-from controller.terminal.source import FAILURES
+from controller.terminal.source import FAILURES, AnswerError
 
 EXIT_USAGE: Final = 2
 
@@ -58,7 +58,9 @@ def _chat(argv: Sequence[str]) -> int:
     source = _source(settings)
     with asyncio.Runner() as runner:
         try:
-            model = _the_model(settings.model, runner.run(source.models()))
+            models = runner.run(source.models())
+            # Who is asked says best why it cannot answer.
+            model = settings.model or _only(_some(models, settings))
             return Chat(source, model, settings, screen, runner).run(history_path(os.environ))
         finally:
             runner.run(source.aclose())
@@ -73,9 +75,7 @@ def _compare(argv: Sequence[str]) -> int:
 
     async def work() -> int:
         try:
-            models = settings.models or tuple(await source.models())
-            if not models:
-                raise UsageError(f"{settings.controller_url} lists no model that can answer")
+            models = settings.models or _some(await source.models(), settings)
             return await compare(source, models, query, settings)
         finally:
             await source.aclose()
@@ -83,13 +83,21 @@ def _compare(argv: Sequence[str]) -> int:
     return asyncio.run(work())
 
 
-def _the_model(asked: str | None, models: Sequence[str]) -> str:
-    if asked is not None:
-        return asked  # who is asked says best why it cannot answer
+def _some(models: Sequence[str], settings: FleetSettings) -> Sequence[str]:
+    """The models that can answer; one at least."""
+    if not models:
+        raise AnswerError(
+            f"{settings.controller_url} has no model that can answer now; `paragone status` says "
+            "what its workers do",
+            code="no_model",
+        )
+    return models
+
+
+def _only(models: Sequence[str]) -> str:
     if len(models) == 1:
         return models[0]
-    there = ", ".join(models) if models else "none can answer now"
-    raise UsageError(f"say which model with --model; there are: {there}")
+    raise UsageError(f"say which model with --model; there are: {', '.join(models)}")
 
 
 def _source(settings: FleetSettings) -> RemoteSource:
@@ -98,8 +106,9 @@ def _source(settings: FleetSettings) -> RemoteSource:
         tls = client_context(settings.tls_ca)
     except ValueError as exc:
         raise UsageError(f"--tls-ca: {exc}") from exc
+    first, *others = settings.controller_url.split(",")
     return RemoteSource(
-        settings.controller_url, api_key=key.get_secret_value() if key else None, tls=tls
+        first, others=others, api_key=key.get_secret_value() if key else None, tls=tls
     )
 
 

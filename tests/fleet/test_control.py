@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from controller.fleet.control import Request
-from controller.fleet.control_client import ask, look_at_fleet
+from controller.fleet.control_client import ControlError, ask, look_at_fleet
 from controller.fleet.state_dir import (
     AlreadyRunningError,
     StateDirError,
@@ -113,6 +113,28 @@ def test_a_supervisor_that_stands_still_or_knows_no_looks_is_as_good_as_none(tmp
                     connection.sendall(answer)
                     connection.shutdown(socket.SHUT_RDWR)
                 assert looking.result(PATIENCE_SECONDS) is None
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_supervisor_that_ends_before_it_answers_is_no_success_but_of_a_stop(tmp_path, is_read):
+    state = state_dir_of(tmp_path / "fleet.yaml", os.environ)
+    with state.held(), socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor() as pool:
+        listening.bind(str(state.socket))
+        listening.listen()
+
+        def end_of(request):
+            asking = pool.submit(ask, state, request, on_line=print)
+            connection, _ = listening.accept()
+            with connection:
+                # Closed with something unread, a socket is reset at the other end.
+                connection.recv(1000, 0 if is_read else socket.MSG_PEEK)
+            return asking
+
+        assert end_of(Request(command="stop")).result(PATIENCE_SECONDS) == ""
+        assert end_of(Request(command="logs", follow=True)).result(PATIENCE_SECONDS) == ""
+        for request in (Request(command="apply"), Request(command="scale", name="w0")):
+            with pytest.raises(ControlError, match=r"ended before it answered; .*paragone up "):
+                end_of(request).result(PATIENCE_SECONDS)
 
 
 def test_without_a_running_fleet_it_is_said_what_to_do(tmp_path):

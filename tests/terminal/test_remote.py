@@ -22,6 +22,7 @@ from controller.terminal.reading import Reading
 from controller.terminal.remote import RemoteSource
 from controller.terminal.source import AnswerError
 from tests.engine.fake_model import FakeModel
+from tests.ports import free_port
 from tests.waiting import until
 from tests.worker.servers import running_worker, serving
 
@@ -65,6 +66,30 @@ async def test_a_streamed_answer_arrives_with_its_figures():
     assert answer.finish_reason is FinishReason.STOP
     assert answer.usage.completion_tokens == len(answer.text) + 1  # and its end
     assert answer.metrics.time_to_first_token_ms > 0
+
+
+async def test_the_next_address_is_asked_where_one_cannot_be_reached():
+    async with running_worker() as running:
+        source = RemoteSource(f"http://127.0.0.1:{free_port()}", others=[running.url + "/v1"])
+        assert await source.models() == ["fake"]
+        assert (await Reading([].append).read(source.answer(asked()))).text == "You said: hello"
+        await source.aclose()
+
+
+async def test_where_none_can_be_reached_all_are_named():
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    source = RemoteSource(urls[0], others=urls[1:])
+    with pytest.raises(AnswerError, match=f"nobody answers at {urls[0]}, {urls[1]} "):
+        await source.models()
+    await source.aclose()
+
+
+async def test_chat_takes_a_list_of_controllers():
+    async with running_worker() as running:
+        there = f"http://127.0.0.1:{free_port()},{running.url}"
+        status, out, err = await paragone("chat", "--controller", there, "--query", "hello")
+    assert (status, err) == (0, "")
+    assert "You said: hello" in out
 
 
 async def test_a_stopped_answer_frees_its_place():
@@ -227,10 +252,11 @@ async def test_a_key_is_sent_as_openais_clients_do():
         source = RemoteSource(url, api_key="secret")
         assert await source.models() == []
         await source.aclose()
-        code, _, err = await paragone("chat", "--controller", url, "--query", "x")
-    assert seen == ["Bearer secret", ""]
-    assert code == 2
-    assert "none can answer now" in err
+        for program in ("chat", "compare"):
+            code, _, err = await paragone(program, "--controller", url, "--query", "x")
+            assert code == 1
+            assert err.startswith(f"paragone {program}: {url} has no model that can answer now; ")
+    assert seen == ["Bearer secret", "", ""]
 
 
 async def test_ctrl_c_on_a_terminal_stops_the_answer_and_ctrl_d_leaves(tmp_path):
