@@ -45,6 +45,12 @@ def test_a_link_that_leads_nowhere_is_named_and_not_passed_over(copy, file):
         load(folder)
 
 
+def test_a_folder_that_is_a_link_to_nothing_says_so(tmp_path):
+    (tmp_path / "model").symlink_to("/disk/gone")
+    with pytest.raises(errors.PathError, match=r"model is a link to /disk/gone, which is not ther"):
+        load(tmp_path / "model")
+
+
 def test_links_that_lead_somewhere_are_as_good_as_files(copy, tmp_path):
     folder = copy("vicuna-tiny", "blobs")
     links = tmp_path / "snapshot"

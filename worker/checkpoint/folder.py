@@ -45,7 +45,10 @@ class CheckpointFolder:
             FormatError: its ``config.json`` is not a JSON object, or one of other kinds of values.
         """
         if not path.is_dir():
-            kind = "a file, not a folder" if path.exists() else "not there"
+            if path.is_symlink() and not path.exists():
+                kind = f"a link to {path.readlink()}, which is not there"
+            else:
+                kind = "a file, not a folder" if path.exists() else "not there"
             raise PathError(f"{path} is {kind}; a checkpoint is a folder with a config.json")
         config = read_json(path / "config.json") or {}
         require_kinds(config, kinds.CONFIG, origin=path / "config.json")
