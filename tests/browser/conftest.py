@@ -95,7 +95,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(examples: Path) -> Iterator[tuple[FakeController, str]]:
     """The pretended controller's state, and the address of the page over it."""
     fake = FakeController()
-    flags = ("--refresh-seconds", "0.2", "--examples", str(examples), "--unwatched-seconds", "1")
+    # Gradio works 50 to 100 ms in a tab with each look at the fleet.
+    flags = ("--refresh-seconds", "1", "--examples", str(examples), "--unwatched-seconds", "1")
     with ThreadedServer(fake.app()) as controller, web_process(controller.url, *flags) as (url, _):
         yield fake, url
 

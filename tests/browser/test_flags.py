@@ -29,7 +29,7 @@ def behind(
     flags = (
         *("--root-path", PREFIX, "--gradio-auth-path", str(logins)),
         *("--terms", "<p>Ask <b>kindly</b>.</p>", "--model-list-mode", "once"),
-        *("--moderate", "tests.webui.house_rules:no_unicorns", "--refresh-seconds", "0.2"),
+        *("--moderate", "tests.webui.house_rules:no_unicorns", "--refresh-seconds", "1"),
     )
     with (
         ThreadedServer(fake.app()) as controller,
