@@ -158,7 +158,7 @@ class LlavaController:
             name, status = data["worker_name"], data.get("worker_status", None)
             data["check_heart_beat"]
             if status is None:
-                async with httpx.AsyncClient(timeout=5) as client:
+                async with httpx.AsyncClient(timeout=60) as client:
                     reply = await client.post(name + "/worker_get_status")
                 assert reply.status_code == 200
                 status = reply.json()
@@ -214,7 +214,7 @@ class LlavaController:
     async def _proxy(self, params: dict[str, Any]) -> AsyncIterator[bytes]:
         address = self.choose(params["model"])
         async with (
-            httpx.AsyncClient(timeout=5) as client,
+            httpx.AsyncClient(timeout=60) as client,
             client.stream("POST", address + "/worker_generate_stream", json=params) as reply,
         ):
             async for piece in reply.aiter_raw():

@@ -104,7 +104,7 @@ async def fleet(monkeypatch):
     await until(lambda: console.boxes)
     yield place.keepers[ProcessKind.WORKER], console
     supervisor.request_stop()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
 
 
 async def test_what_waits_for_a_place_is_named_and_once_it_serves_all_is_announced_again(fleet):

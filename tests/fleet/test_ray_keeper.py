@@ -112,7 +112,7 @@ async def running(actors):
     await until(lambda: actors)
     yield keeper
     stop.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
 
 
 async def test_a_placed_worker_is_where_its_node_says(running, actors):
@@ -252,7 +252,7 @@ async def test_a_stop_is_an_order_first_and_its_last_lines_are_told(actors):
     actors[0].fates.put_nowait(news())
     await until(lambda: keeper.pid)
     stop.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
     assert keeper.state is ProcessState.STOPPED
     assert actors[0].orders == ["stop"]
     assert told.lines[-1] == "goodbye"

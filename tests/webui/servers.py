@@ -85,7 +85,7 @@ def web_process(
         own = [] if "--data-dir" in flags else ["--data-dir", folder]
         process = subprocess.Popen([*command, "--port", str(port), *own, *flags], stderr=log)
         try:
-            eventually(lambda: answers(url, process), seconds=100, what="the page answers")
+            eventually(lambda: answers(url, process), seconds=250, what="the page answers")
             yield url, process
         finally:
             process.terminate()
