@@ -245,6 +245,13 @@ def test_an_adapters_values_are_checked_too(oracle, copy, edit):
         load(adapter, oracle / ADAPTER_OVER)
 
 
+def test_an_adapters_config_that_peft_does_not_take_is_named(oracle, copy, edit):
+    adapter = copy("vicuna-tiny-text-lora")
+    edit(adapter / "adapter_config.json", task_type="POETRY")
+    with pytest.raises(errors.AdapterError, match=r"not one that PEFT takes: .*POETRY"):
+        load(adapter, oracle / ADAPTER_OVER)
+
+
 def test_a_later_transformers_is_asked_for_where_one_saved_the_checkpoint(copy, edit):
     folder = copy("vicuna-tiny")
     edit(folder / "config.json", model_type="llama_next_17", transformers_version="99.1.0.dev0")

@@ -88,6 +88,16 @@ def test_a_template_without_a_place_for_images_is_refused_when_it_is_loaded(nati
         load(folder)
 
 
+def test_a_processor_of_an_unknown_name_says_that_it_prepares_no_images(native, tmp_path):
+    folder = tmp_path / "unnamed"
+    shutil.copytree(native, folder)
+    file = folder / "processor_config.json"
+    named = json.loads(file.read_text()) | {"processor_class": "NobodysProcessor"}
+    file.write_text(json.dumps(named))
+    with pytest.raises(errors.TokenizerError, match=r"name no class that prepares images"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     "written",
     [
