@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.detokenizer import REPLACEMENT, Detokenizer
+from worker.engine.detokenizer import MOST_HELD, REPLACEMENT, Detokenizer
 
 
 def decode_bytes(ids):
@@ -64,3 +64,30 @@ def test_the_window_stays_short():
 
     stream(b"x" * 500, decode)
     assert max(seen) <= 2
+
+
+def test_bytes_that_never_become_text_are_given_out_in_bounded_time():
+    seen = []
+
+    def decode(ids):
+        seen.append(len(ids))
+        return decode_bytes(ids)
+
+    detokenizer = Detokenizer(decode)
+    pieces = [detokenizer.push(0x80) for _ in range(2_000)]
+    pieces += [detokenizer.push(byte) for byte in " 中".encode()]
+    assert "".join(pieces) == REPLACEMENT * 2_000 + " 中"
+    assert max(seen) <= 2 * MOST_HELD
+
+
+def test_tokens_that_are_not_shown_take_no_time_and_no_space_from_what_follows():
+    seen = []
+
+    def decode(ids):
+        seen.append(len(ids))
+        return decode_sentencepiece([i for i in ids if i >= 0])
+
+    end, cat = -1, WORDS.index(" cat")
+    pieces = stream([0, *[end] * 2_000, cat, *[end] * 2_000, cat], decode)
+    assert "".join(pieces) == "a cat cat"
+    assert max(seen) <= 2 * MOST_HELD

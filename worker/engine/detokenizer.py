@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 # What decoders put where bytes are no (or not yet a) character.
 REPLACEMENT = "�"
+# Tokens that are waited for at most. No character has as many; of a model that says bytes which
+# are none, or ends that are not shown, all would be decoded again with each that follows.
+MOST_HELD = 128
 
 
 class Detokenizer:
@@ -35,9 +38,13 @@ class Detokenizer:
         """The text that this token completes; empty while a character is incomplete."""
         self._ids.append(token_id)
         text = self._decode(self._ids[self._start :])
-        if text.endswith(REPLACEMENT) or len(text) <= len(self._shown_text):
-            return ""
-        return self._give_out(text)
+        is_held_enough = len(self._ids) - self._shown >= MOST_HELD
+        if len(text) > len(self._shown_text):
+            is_whole = not text.endswith(REPLACEMENT)
+            return self._give_out(text) if is_whole or is_held_enough else ""
+        if is_held_enough:
+            del self._ids[self._shown :]
+        return ""
 
     def flush(self) -> str:
         """What is left, once no more tokens come: an incomplete character shows as U+FFFD."""
