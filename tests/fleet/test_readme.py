@@ -132,7 +132,7 @@ def test_processes_that_are_started_by_hand_find_each_other() -> None:
     try:
         run(all_blocks[2], ports, timeout=180)
         wanted = {"demo-llava", "demo-llava-zh-lora"}
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 360
         while time.monotonic() < deadline:
             table = run(all_blocks[2], ports, timeout=60)
             ready = set(re.findall(r"^(\S+) +ready", table, re.MULTILINE))
