@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-
+from controller.chassis.collecting import kept_from_collector
 from controller.protocol.fleet import Quantisation
-from worker.checkpoint.load import load_checkpoint
-from worker.checkpoint.quantise import quiet_bitsandbytes
 from worker.checkpoint.spec import LoadSpec
+
+with kept_from_collector():  # as in a worker
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    from worker.checkpoint.load import load_checkpoint
+    from worker.checkpoint.quantise import quiet_bitsandbytes
 
 # Reaches every weight of the language model, so that what was only mapped is there.
 TOKENS = torch.arange(5, 21)[None]
