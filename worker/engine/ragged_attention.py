@@ -240,14 +240,13 @@ def _places(lengths: Sequence[int], window: int | None, layout: _Layout) -> _Pla
         torch.from_numpy(columns.astype(np.int32)),
         (rows * heads, rows * layout.kv_heads * layout.length),
     )
-    scores = torch.full((rows * heads, most), -torch.inf)
+    scores = torch.full((rows * heads, most), -torch.inf, dtype=torch.float32)
     return _Places(products, scores, torch.from_numpy(flat))
 
 
 def _sparse(bounds: torch.Tensor, columns: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    return torch.sparse_csr_tensor(
-        bounds, columns, torch.zeros(len(columns)), size=shape, check_invariants=False
-    )
+    values = torch.zeros(len(columns), dtype=torch.float32)
+    return torch.sparse_csr_tensor(bounds, columns, values, size=shape, check_invariants=False)
 
 
 def _is_alike(found: Any, config: Any) -> bool:  # noqa: ANN401
