@@ -10,8 +10,10 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
+from controller.chassis.collecting import kept_from_collector
 from controller.chassis.settings import SettingsError
 from controller.protocol.fleet import LoadProgress
 from controller.terminal.chat import EXIT_FAILED, EXIT_INTERRUPTED, Chat
@@ -69,13 +71,22 @@ async def _load(settings: LoadingSettings) -> LocalSource:
     # A wrong path or a broken folder is known from its small files, without torch.
     await asyncio.to_thread(describe, spec)
     if not sys.stderr.isatty():
+        await _import_torch(_ignore)
         return await LocalSource.load(spec, _ignore)
     bar = ProgressBar(sys.stderr, spec.served_name)
     bar.make_room_for_logs(logging.getLogger())
     try:
+        await _import_torch(bar.show)
         return await LocalSource.load(spec, bar.show)
     finally:
         bar.close()
+
+
+async def _import_torch(on_progress: Callable[[LoadProgress], None]) -> None:
+    """Takes seconds. Not in `LocalSource`: what a notebook has made is not to be kept for good."""
+    on_progress(LoadProgress(phase="importing torch"))
+    with kept_from_collector():
+        await asyncio.to_thread(import_module, "worker.engine.build")
 
 
 def _ignore(_progress: LoadProgress) -> None:
