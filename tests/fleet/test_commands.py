@@ -72,7 +72,7 @@ def test_the_processes_understand_the_commands_that_are_made_for_them():
     assert (controller.port, controller.log_level) == (7001, "debug")
     web = WebSettings.parse(made["web"].args, program="web", env_prefix="UNSET_", environ={})
     assert (web.host, web.port) == ("0.0.0.0", 7002)
-    assert web.controller_url == "http://127.0.0.1:7001"
+    assert web.controller_url == ("http://127.0.0.1:7001",)
 
 
 LOADING = """
