@@ -16,7 +16,7 @@ from worker.engine.queued import QueuedEngine, T
 from worker.engine.scheduler import Scheduler
 
 # After this long without a request, memory that waits for the next one is given back. Others keep
-# whole models for that long; taking it anew costs an eighth of the speed of 16 answers at once.
+# whole models for that long; taking it anew costs a twelfth of the speed of 16 answers at once.
 REST_SECONDS = 300.0
 
 
