@@ -168,19 +168,30 @@ async def running_fleet(kind: str, folder: Path) -> AsyncIterator[Fleet]:
                         if process.returncode is not None:
                             break
             except TimeoutError:
-                process.kill()
+                await _stop(process)
         if process.returncode is not None:
             raise RuntimeError(f"the fleet did not start:\n{fleet.last_lines()}")
         yield fleet
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        # Also where this is cancelled: a supervisor that is killed while it starts something can
+        # leave that behind.
+        await _stop(process)
     if left := fleet.orphans():
         raise RuntimeError("it was stopped and left:\n" + "\n".join(left))
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """With a SIGTERM; a TimeoutError if it did not follow, and had to be killed."""
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 def _spec(kind: str) -> dict[str, Any]:
