@@ -39,6 +39,7 @@ def main() -> int:
         sys.stderr.write(f"controller: {exc}\n")
         return 1
     _raise_descriptor_limit()
+    sock.listen()  # whoever reads the line can connect, and is answered once the server runs
     _log.info(
         "controller listens on %s://%s:%d (dispatch: %s)",
         settings.scheme,

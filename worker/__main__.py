@@ -121,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings=settings,
     )
     _warn_of_strangers(settings)
+    sock.listen()  # whoever reads the line can connect, and is answered once the server runs
     _log.info("worker of %s listens on %s://%s:%d", name, settings.scheme, settings.host, port)
     serve(server, sock)
     code = EXIT_FAILED if worker.lifecycle.state is WorkerState.FAILED else 0

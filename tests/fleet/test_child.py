@@ -13,7 +13,7 @@ import pytest
 from controller.fleet.child import Child
 from controller.fleet.groups import ProcessGroups
 from controller.fleet.guard import survivors
-from tests.fleet.running import PATIENCE_SECONDS, is_running
+from tests.fleet.running import PATIENCE_SECONDS, eventually, is_running
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ async def test_the_end_of_a_process_does_not_wait_for_what_it_left_behind():
         child = await start(code, lines, groups)
         async with asyncio.timeout(PATIENCE_SECONDS):  # and what it left takes 1000 s
             assert await child.wait() == 0
-    assert not is_running(int(lines[0]))
+    eventually(lambda: not is_running(int(lines[0])), what="the end of what was killed with it")
 
 
 async def test_stop_waits_for_the_grace_and_no_longer():
