@@ -14,9 +14,11 @@ from tests.sharing import Scheduling, check_scopes, longest_first
 
 __all__ = ["demo_fleet"]
 
-# Tests of these marks watch real processes on a machine that may have other work: one that fails
-# is run once more, and the summary tells of it. CONTRIBUTING.md says what that means.
+# Tests of these marks, folders and files watch real processes on a machine that may have other
+# work: one that fails is run once more, and the summary tells of it. CONTRIBUTING.md says what
+# that means.
 _TRIED_AGAIN = ("browser", "fleet")
+_TRIED_AGAIN_FILE = "test_process.py"
 
 
 def pytest_configure() -> None:
@@ -44,7 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         items[:] = longest_first(items)
     for item in items:
-        if any(item.get_closest_marker(name) for name in _TRIED_AGAIN):
+        is_tried_again = (
+            any(item.get_closest_marker(name) for name in _TRIED_AGAIN)
+            or item.path.parent.name in _TRIED_AGAIN
+            or item.path.name == _TRIED_AGAIN_FILE
+        )
+        if is_tried_again:
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
