@@ -205,32 +205,24 @@ class ControllerClient:
         """
         headers = {} if content is None else {"content-type": "application/json"}
         timeout = self._http.timeout if seconds is None else httpx.Timeout(seconds)
-        failed: httpx.TransportError | None = None
-        for address in self._addresses.tries():
-            try:
-                return await self._http.request(
-                    method, address + path, content=content, headers=headers, timeout=timeout
-                )
-            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:  # it was asked nothing
-                self._addresses.pass_over(address)
-                failed = exc
-        raise failed or RuntimeError("no controller is named")
+        return await self._addresses.reach(
+            lambda address: self._http.request(
+                method, address + path, content=content, headers=headers, timeout=timeout
+            ),
+            refused=(httpx.ConnectError, httpx.ConnectTimeout),
+        )
 
     async def _post_stream(self, body: bytes) -> aiohttp.ClientResponse:
         """Likewise, for an answer that comes in pieces."""
-        failed: aiohttp.ClientError | None = None
-        for address in self._addresses.tries():
-            try:
-                return await self._session().post(
-                    address + "/v1/chat/completions",
-                    data=body,
-                    headers={"content-type": "application/json"},
-                    allow_redirects=False,
-                )
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-                self._addresses.pass_over(address)
-                failed = exc
-        raise failed or RuntimeError("no controller is named")
+        return await self._addresses.reach(
+            lambda address: self._session().post(
+                address + "/v1/chat/completions",
+                data=body,
+                headers={"content-type": "application/json"},
+                allow_redirects=False,
+            ),
+            refused=(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError),
+        )
 
     @asynccontextmanager
     async def _open(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:

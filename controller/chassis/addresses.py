@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Addresses:
@@ -21,10 +24,26 @@ class Addresses:
         """Who is asked."""
         return self._addresses[self._at]
 
-    def tries(self) -> Iterator[str]:
-        """Whom to ask: the current one, and the next where that was passed over meanwhile."""
-        for _ in self._addresses:
-            yield self.current
+    async def reach(
+        self, ask: Callable[[str], Awaitable[T]], *, refused: tuple[type[Exception], ...]
+    ) -> T:
+        """The answer of the current one, or of the first after it that can be reached.
+
+        Args:
+            ask: asks one address.
+            refused: what that raises where the address was asked nothing; the last one is raised
+                if none can be reached.
+        """
+        left = len(self._addresses)
+        while True:
+            left -= 1
+            address = self.current
+            try:
+                return await ask(address)
+            except refused:
+                self.pass_over(address)
+                if not left:
+                    raise
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._addresses)

@@ -179,7 +179,6 @@ class Supervisor:
             return Changes(stopped=sorted(old))
         self._kept = [staying.get(plan.name) or self._begin(plan) for plan in plans]
         self._is_announced = False
-        self._is_anything_missing = False
         new = {plan.name for plan in plans} - staying.keys()
         changes = Changes(
             started=sorted(new - old),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
@@ -121,19 +121,19 @@ class RemoteSource:
     async def _ask(self, method: str, path: str, body: bytes | None) -> httpx.Response:
         """The head of the first controller's answer that accepts a connection."""
         headers = {} if body is None else {"content-type": "application/json"}
-        failed: Exception | None = None
-        for address in self._addresses.tries():
-            try:
-                request = self._http.build_request(
-                    method, address + path, content=body, headers=headers
-                )
-                return await self._http.send(request, stream=True)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:  # it was asked nothing
-                self._addresses.pass_over(address)
-                failed = exc
-            except (httpx.TransportError, httpx.InvalidURL) as exc:
-                raise self._unreachable(exc) from exc
-        raise self._unreachable(failed or RuntimeError("no address")) from failed
+
+        def ask(address: str) -> Awaitable[httpx.Response]:
+            request = self._http.build_request(
+                method, address + path, content=body, headers=headers
+            )
+            return self._http.send(request, stream=True)
+
+        try:
+            return await self._addresses.reach(
+                ask, refused=(httpx.ConnectError, httpx.ConnectTimeout)
+            )
+        except (httpx.TransportError, httpx.InvalidURL) as exc:
+            raise self._unreachable(exc) from exc
 
     def _broken(self, exc: httpx.TransportError) -> AnswerError:
         if isinstance(exc, httpx.ReadTimeout):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from controller.fleet.commands import ProcessPlan, plan_fleet
+from controller.fleet.fleet_file import parse_fleet
 from tests.ports import free_ports
+
+
+def plans_of_one_worker() -> list[ProcessPlan]:
+    """A controller's and a worker's; nothing is to be started of them."""
+    text = "workers: [{name: w, model_path: /m, port: 31002, device: cpu}]"
+    return plan_fleet(parse_fleet(text, source="f", folder=Path("/")), cores=1)
 
 
 def make_model(folder: Path) -> None:

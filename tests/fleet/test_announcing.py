@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from controller.fleet.commands import ProcessKind, plan_fleet
-from controller.fleet.fleet_file import parse_fleet
+from controller.fleet.commands import ProcessKind
 from controller.fleet.log_book import LogBook
 from controller.fleet.restart import ProcessState, RestartRule
 from controller.fleet.supervisor import Supervisor
 from controller.protocol.fleet import WorkerState, WorkerStatus
+from tests.fleet.fleet_files import plans_of_one_worker
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PLANS = plan_fleet(
-    parse_fleet(
-        "workers: [{name: w, model_path: /m, port: 31002, device: cpu}]",
-        source="f",
-        folder=Path("/"),
-    ),
-    cores=1,
-)
+PLANS = plans_of_one_worker()
 RULE = RestartRule(
     first_delay_seconds=1, factor=1, longest_delay_seconds=1, stable_seconds=1, max_failed_starts=3
 )

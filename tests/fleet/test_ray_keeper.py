@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from controller.fleet.commands import plan_fleet
-from controller.fleet.fleet_file import parse_fleet
 from controller.fleet.needs import Wait
 from controller.fleet.on_ray import keeper as keeper_module
 from controller.fleet.on_ray.keeper import RayKeeper
 from controller.fleet.on_ray.messages import Condition, DeadError, LostError, News, Said
 from controller.fleet.place import PlaceError
 from controller.fleet.restart import ProcessState, RestartRule
+from tests.fleet.fleet_files import plans_of_one_worker
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PLAN = plan_fleet(
-    parse_fleet(
-        "workers: [{name: w, model_path: /m, port: 31002, device: cpu}]",
-        source="f",
-        folder=Path("/"),
-    ),
-    cores=1,
-)[1]
+PLAN = plans_of_one_worker()[1]
 RULE = RestartRule(
     first_delay_seconds=0.01,
     factor=1,

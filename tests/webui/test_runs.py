@@ -73,6 +73,17 @@ async def _until(condition: Callable[[], object]) -> None:
     await asyncio.to_thread(eventually, condition)
 
 
+async def _left_in_mid_answer(registry: RunRegistry, fake: FakeController) -> Conversation:
+    """A conversation whose only reader has left while all its models answer."""
+    for model in fake.models.values():
+        model.answer = LONG
+    conversation = _asked(fake)
+    answers = conversation.turns[0].answers
+    async with registry.open(conversation):
+        await _until(lambda: all(answer.text for answer in answers.values()))
+    return conversation
+
+
 async def _over(run: Run) -> None:
     while not run.is_over:
         await run.wait_for_change()
@@ -150,13 +161,8 @@ async def test_a_cancelled_reader_closes_every_stream(
 async def test_a_reader_who_comes_back_in_time_finds_the_answers_going_on(
     client: ControllerClient, store: ConversationStore, fake: FakeController
 ) -> None:
-    for model in fake.models.values():
-        model.answer = LONG
     registry = RunRegistry(client, store, _describe, limit=1, unwatched_seconds=600)
-    conversation = _asked(fake)
-    answers = conversation.turns[0].answers
-    async with registry.open(conversation):
-        await _until(lambda: all(answer.text for answer in answers.values()))
+    conversation = await _left_in_mid_answer(registry, fake)
     found = registry.get(conversation.id)
     assert found is not None
     assert not found.has_readers
@@ -184,18 +190,13 @@ async def test_a_run_that_is_over_while_nobody_reads_it_makes_room_for_the_next(
 async def test_a_server_that_ends_waits_until_what_nobody_reads_is_written_down(
     client: ControllerClient, store: ConversationStore, fake: FakeController
 ) -> None:
-    for model in fake.models.values():
-        model.answer = LONG
     registry = RunRegistry(client, store, _describe, limit=1, unwatched_seconds=600)
-    conversation = _asked(fake)
-    answers = conversation.turns[0].answers
-    async with registry.open(conversation):
-        await _until(lambda: all(answer.text for answer in answers.values()))
+    conversation = await _left_in_mid_answer(registry, fake)
     registry.cut_everything()
     await registry.aclose()
     states = await store.database.run(lambda c: c.execute("SELECT state FROM answer").fetchall())
     assert states == [("cut",)] * 4
-    assert all(answer.text for answer in answers.values())
+    assert all(answer.text for answer in conversation.turns[0].answers.values())
     await _until(lambda: all(exchange.was_hung_up for exchange in fake.exchanges))
 
 
